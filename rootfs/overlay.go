@@ -1,0 +1,227 @@
+package rootfs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/tarnfs/tarn/internal/sys"
+)
+
+// MaxLowers is the number of lower layers the kernel stacks: OVL_MAX_STACK in fs/overlayfs/params.h.
+const MaxLowers = 500
+
+// OverlayOptions says how to stack. The zero value needs at least one lower with an upper, and two
+// without.
+type OverlayOptions struct {
+	// Volatile leaves out every sync: for containers that are removed when they end. An upper
+	// once used so must not be mounted again; the kernel refuses to.
+	Volatile bool
+	// ReadOnly makes the mount read-only although there is an upper. Without an upper it always is.
+	ReadOnly bool
+	// Run is $TARN_RUN. Below it lie the empty directories that fill up a stack which is too short
+	// for the kernel, and the mount point that kernels before 6.8 need for a moment.
+	Run string
+}
+
+// options are the same for every stack, whatever the kernel was built to do by default;
+// docs/adr/0101-overlay-options.md says why.
+func options() [][2]string {
+	return [][2]string{
+		{"redirect_dir", "on"},
+		{"metacopy", "on"},
+		{"index", "off"},
+		{"nfs_export", "off"},
+		{"xino", "auto"},
+	}
+}
+
+// Overlay stacks directories and gives the merged tree as a mount that is attached nowhere.
+// lowers are read-only, the topmost first, at most [MaxLowers]. upper and work lie on one file
+// system and are used by no other mount; both nil gives a read-only tree. The merged root
+// directory has the owner, mode and attributes of the topmost layer's, so an upper begins
+// with [CopyMetadata] of the image's root.
+//
+// Source: Documentation/filesystems/overlayfs.rst.
+func Overlay(lowers []*os.File, upper, work *os.File, opts OverlayOptions) (*os.File, error) {
+	fill, err := fillers(len(lowers), upper != nil, opts.Run)
+	if err != nil {
+		return nil, fmt.Errorf("overlay: %w", err)
+	}
+	defer closeAll(fill)
+	lowers = slices.Concat(lowers, fill)
+	if len(lowers) > MaxLowers {
+		return nil, fmt.Errorf("overlay of %d layers: %w: the kernel stacks at most %d", len(lowers), ErrTooManyLayers, MaxLowers)
+	}
+	mount, err := overlay(lowers, upper, work, opts)
+	if errors.Is(err, errNoLowerdirPlus) {
+		mount, err = legacyOverlay(lowers, upper, work, opts)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("overlay of %d layers: %w", len(lowers), err)
+	}
+	return mount, nil
+}
+
+// MergedView gives, read-only, what a container with that upper sees, without mounting the upper
+// for writing. A container that runs is better read through [LiveRoot]: the kernel makes no promise
+// about a view of an upper that changes.
+func MergedView(upper *os.File, lowers []*os.File, opts OverlayOptions) (*os.File, error) {
+	return Overlay(slices.Concat([]*os.File{upper}, lowers), nil, nil, opts)
+}
+
+// errNoLowerdirPlus: the kernel is older than 6.8, where layers were one string.
+var errNoLowerdirPlus = errors.New("no lowerdir+")
+
+func overlay(lowers []*os.File, upper, work *os.File, opts OverlayOptions) (*os.File, error) {
+	fs, err := sys.OpenFS("overlay")
+	if err != nil {
+		return nil, err
+	}
+	defer fs.Close()
+	for _, o := range options() {
+		if err := fs.String(o[0], o[1]); err != nil {
+			return nil, err
+		}
+	}
+	set := directorySetter{fs: fs}
+	for i, lower := range lowers {
+		err := set.set("lowerdir+", lower)
+		if i == 0 && errors.Is(err, syscall.EINVAL) {
+			return nil, fmt.Errorf("%w: %w", errNoLowerdirPlus, err)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if upper != nil {
+		if err := errors.Join(set.set("upperdir", upper), set.set("workdir", work)); err != nil {
+			return nil, err
+		}
+	}
+	if opts.Volatile && upper != nil {
+		if err := fs.Flag("volatile"); err != nil {
+			return nil, err
+		}
+	}
+	if err := fs.Create(); err != nil {
+		return nil, err
+	}
+	attrs := 0
+	if upper == nil || opts.ReadOnly {
+		attrs = sys.AttrReadOnly
+	}
+	return fs.Mount(attrs)
+}
+
+// directorySetter hands directories to overlayfs by descriptor (Linux 6.13, for O_PATH ones 6.15),
+// or after the first refusal by a path to the descriptor.
+type directorySetter struct {
+	fs    *sys.FSContext
+	paths bool
+}
+
+func (s *directorySetter) set(key string, dir *os.File) error {
+	if !s.paths {
+		if err := s.fs.FD(key, dir); err == nil {
+			return nil
+		}
+		s.paths = true
+	}
+	return s.fs.String(key, sys.FDPath(dir))
+}
+
+// maxMountData is what mount(2) takes as options: a page, with its closing NUL.
+const maxMountData = 4096 - 1
+
+// legacyOverlay mounts through mount(2), whose page of options is room for about 200 layers,
+// because fsconfig(2) takes strings below 256 bytes only.
+func legacyOverlay(lowers []*os.File, upper, work *os.File, opts OverlayOptions) (*os.File, error) {
+	data := legacyData(lowers, upper, work, opts)
+	if len(data) > maxMountData {
+		return nil, fmt.Errorf("%w for this kernel's mount options: Linux 6.8 or newer stacks %d", ErrTooManyLayers, MaxLowers)
+	}
+	if opts.Run == "" {
+		return nil, fmt.Errorf("%w: Linux before 6.8 needs OverlayOptions.Run", ErrUnsupported)
+	}
+	point, err := os.MkdirTemp(opts.Run, "overlay-")
+	if err != nil {
+		return nil, fmt.Errorf("mount point: %w", err)
+	}
+	defer os.Remove(point)
+	var flags uintptr
+	if upper == nil || opts.ReadOnly {
+		flags = syscall.MS_RDONLY
+	}
+	if err := sys.Mount("overlay", point, "overlay", flags, data); err != nil {
+		return nil, err
+	}
+	defer sys.Detach(point)
+	dir, err := os.Open(point)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	return sys.CloneTree(dir, false)
+}
+
+func legacyData(lowers []*os.File, upper, work *os.File, opts OverlayOptions) string {
+	var fields, dirs []string
+	for _, o := range options() {
+		fields = append(fields, o[0]+"="+o[1])
+	}
+	for _, lower := range lowers {
+		dirs = append(dirs, sys.FDPath(lower))
+	}
+	fields = append(fields, "lowerdir="+strings.Join(dirs, ":"))
+	if upper != nil {
+		fields = append(fields, "upperdir="+sys.FDPath(upper), "workdir="+sys.FDPath(work))
+		if opts.Volatile {
+			fields = append(fields, "volatile")
+		}
+	}
+	return strings.Join(fields, ",")
+}
+
+// fillers gives empty directories for a stack that the kernel finds too short: it wants a lower
+// below an upper, and two lowers without one. A single layer is stacked too rather than shown as
+// it is, because only overlayfs hides its whiteouts and unescapes its attributes.
+func fillers(lowers int, upper bool, run string) ([]*os.File, error) {
+	need := 2 - lowers
+	if upper {
+		need--
+	}
+	var fill []*os.File
+	for i := range need {
+		// Siblings, because one directory may not be in a stack twice.
+		dir, err := openMade(filepath.Join(run, "empty", fmt.Sprint(i)))
+		if err != nil {
+			closeAll(fill)
+			return nil, err
+		}
+		fill = append(fill, dir)
+	}
+	return fill, nil
+}
+
+// openMade opens a directory of ours, and makes it where it is missing.
+func openMade(path string) (*os.File, error) {
+	dir, err := os.OpenFile(path, syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		if err := os.MkdirAll(path, 0o755); err != nil {
+			return nil, err
+		}
+		dir, err = os.OpenFile(path, syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+	}
+	return dir, err
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}
