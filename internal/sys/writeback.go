@@ -1,0 +1,26 @@
+package sys
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// StartWriteback asks the kernel to begin writing length dirty bytes of f at offset to the disk,
+// and does not wait (sync_file_range(2)). It is a hint, so that a later fsync has less to do; file
+// systems without it are not an error.
+func StartWriteback(f *os.File, offset, length int64) error {
+	err := unix.SyncFileRange(int(f.Fd()), offset, length, unix.SYNC_FILE_RANGE_WRITE)
+	if err == nil || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EINTR) {
+		return nil
+	}
+	return fmt.Errorf("sync_file_range %s: %w", f.Name(), err)
+}
+
+// Reflink makes dst, an empty file, share all of src's blocks (FICLONE, ioctl_ficlonerange(2)),
+// and reports whether the file system could.
+func Reflink(dst, src *os.File) bool {
+	return unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())) == nil
+}

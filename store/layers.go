@@ -1,0 +1,195 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/tarnfs/tarn/image"
+)
+
+// The files of a layer.
+const (
+	fileTar   = "layer.tar"
+	fileIndex = "index.erofs"
+)
+
+// Layer is a layer in the store: its tar, byte for byte, and the index that makes it mountable.
+// Both are read-only and never change.
+type Layer struct {
+	DiffID image.Digest
+	dir    string
+}
+
+// Dir gives the layer's directory.
+func (l Layer) Dir() string { return l.dir }
+
+// TarPath gives the path of the uncompressed tar.
+func (l Layer) TarPath() string { return filepath.Join(l.dir, fileTar) }
+
+// IndexPath gives the path of the EROFS index, whose extra device 1 is the tar.
+func (l Layer) IndexPath() string { return filepath.Join(l.dir, fileIndex) }
+
+// OpenTar opens the tar for reading.
+func (l Layer) OpenTar() (*os.File, error) { return os.Open(l.TarPath()) }
+
+// OpenIndex opens the index for reading.
+func (l Layer) OpenIndex() (*os.File, error) { return os.Open(l.IndexPath()) }
+
+// Size gives the length of the tar in bytes.
+func (l Layer) Size() (int64, error) {
+	info, err := os.Stat(l.TarPath())
+	if err != nil {
+		return 0, fmt.Errorf("layer %s: %w", l.DiffID.Short(), err)
+	}
+	return info.Size(), nil
+}
+
+// layerPath is where a layer lies. Only a valid sha256 digest becomes part of a path.
+func (s *Store) layerPath(diffID image.Digest) (string, error) {
+	if err := diffID.Validate(); err != nil {
+		return "", fmt.Errorf("layer: %w", err)
+	}
+	if diffID.Algorithm() != image.SHA256 {
+		return "", fmt.Errorf("layer %s: diffIDs are sha256", diffID)
+	}
+	return s.path(dirLayers, diffID.Hex()), nil
+}
+
+// Layer finds a layer; the error wraps ErrNotFound if it is not there.
+func (s *Store) Layer(diffID image.Digest) (Layer, error) {
+	dir, err := s.layerPath(diffID)
+	if err != nil {
+		return Layer{}, err
+	}
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return Layer{}, fmt.Errorf("layer %s: %w", diffID, ErrNotFound)
+	} else if err != nil {
+		return Layer{}, fmt.Errorf("layer %s: %w", diffID, err)
+	}
+	return Layer{DiffID: diffID, dir: dir}, nil
+}
+
+// HasLayer reports whether the layer is there. Without the store lock it may be gone the next moment.
+func (s *Store) HasLayer(diffID image.Digest) bool {
+	_, err := s.Layer(diffID)
+	return err == nil
+}
+
+// Layers lists all layers in the order of their diffIDs.
+func (s *Store) Layers() ([]Layer, error) {
+	entries, err := os.ReadDir(s.path(dirLayers))
+	if err != nil {
+		return nil, fmt.Errorf("list layers: %w", err)
+	}
+	var layers []Layer
+	for _, entry := range entries {
+		diffID, err := image.ParseDigest(image.SHA256 + ":" + entry.Name())
+		if err == nil {
+			layers = append(layers, Layer{DiffID: diffID, dir: s.path(dirLayers, entry.Name())})
+		}
+	}
+	return layers, nil
+}
+
+// LayerStage is a layer being made. Fill Tar with the uncompressed tar and Index with its EROFS
+// index, hash the tar meanwhile, then Sync and Publish. Always Abort at the end.
+type LayerStage struct {
+	Tar, Index *os.File
+	store      *Store
+	stage      *Stage
+	synced     bool
+}
+
+// StageLayer makes an empty layer aside. No lock is needed.
+func (s *Store) StageLayer() (*LayerStage, error) {
+	stage, err := s.NewStage()
+	if err != nil {
+		return nil, err
+	}
+	ls := &LayerStage{store: s, stage: stage}
+	if ls.Tar, err = createIn(stage, fileTar); err == nil {
+		ls.Index, err = createIn(stage, fileIndex)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("stage a layer: %w", err), ls.Abort())
+	}
+	return ls, nil
+}
+
+func createIn(stage *Stage, name string) (*os.File, error) {
+	return os.OpenFile(filepath.Join(stage.Path(), name), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+}
+
+// Sync waits until the disk has both files. It is the long part of publishing, and needs no lock.
+func (ls *LayerStage) Sync() error {
+	if ls.synced {
+		return nil
+	}
+	for _, f := range []*os.File{ls.Tar, ls.Index} {
+		if err := f.Sync(); err != nil {
+			return fmt.Errorf("stage a layer: %w", err)
+		}
+	}
+	ls.synced = true
+	return nil
+}
+
+// Publish puts the layer in its place under diffID, which must be the sha256 that the caller
+// computed of Tar's bytes. The same layer being there already is success. lock may be shared.
+func (ls *LayerStage) Publish(lock *Lock, diffID image.Digest) error {
+	target, err := ls.store.layerPath(diffID)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(lock.check(false), ls.Sync()); err != nil {
+		return fmt.Errorf("publish layer %s: %w", diffID.Short(), err)
+	}
+	if err := ls.stage.publish(target); err != nil {
+		return fmt.Errorf("publish layer %s: %w", diffID.Short(), err)
+	}
+	return ls.Abort()
+}
+
+// Abort closes the files and removes the stage unless it was published. A second time it does nothing.
+func (ls *LayerStage) Abort() error {
+	var errs []error
+	for _, f := range []**os.File{&ls.Tar, &ls.Index} {
+		if *f != nil {
+			errs = append(errs, (*f).Close())
+			*f = nil
+		}
+	}
+	return errors.Join(append(errs, ls.stage.Abort())...)
+}
+
+// InitDir gives where the init layer (mount points and files that an image lacks) of the image
+// with this chain of layers lies, and whether it is there.
+func (s *Store) InitDir(chainID image.Digest) (string, bool, error) {
+	if err := chainID.Validate(); err != nil {
+		return "", false, fmt.Errorf("init layer: %w", err)
+	}
+	path := s.path(dirInit, chainID.Hex())
+	_, err := os.Stat(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", false, fmt.Errorf("init layer: %w", err)
+	}
+	return path, err == nil, nil
+}
+
+// PublishInit makes stage the init layer of chainID. It is swept with the last image of that chain.
+func (s *Store) PublishInit(lock *Lock, stage *Stage, chainID image.Digest) error {
+	path, _, err := s.InitDir(chainID)
+	if err == nil {
+		err = lock.check(false)
+	}
+	if err == nil {
+		err = stage.publish(path)
+	}
+	if err != nil {
+		return fmt.Errorf("publish init layer %s: %w", chainID.Short(), err)
+	}
+	return nil
+}

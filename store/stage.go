@@ -1,0 +1,94 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/tarnfs/tarn/internal/atomicfile"
+)
+
+// Stage is a directory under tmp/ in which an object is made before it is published. It belongs to
+// its maker until Abort or a publishing method; if the process dies, it is collected.
+type Stage struct {
+	dir *os.File // open and locked for as long as the stage lives
+}
+
+// NewStage makes an empty stage, mode 0700.
+func (s *Store) NewStage() (*Stage, error) {
+	dir, err := atomicfile.MkdirTemp(s.path(dirTmp))
+	if err != nil {
+		return nil, fmt.Errorf("make a stage: %w", err)
+	}
+	return &Stage{dir: dir}, nil
+}
+
+// Path gives the stage's directory.
+func (st *Stage) Path() string { return st.dir.Name() }
+
+// Abort removes the stage and all in it. After publishing, or a second time, it does nothing.
+func (st *Stage) Abort() error {
+	if st == nil || st.dir == nil {
+		return nil
+	}
+	dir := st.dir
+	st.dir = nil
+	return errors.Join(os.RemoveAll(dir.Name()), dir.Close())
+}
+
+// publish renames the stage to target. If target is there already, the stage is dropped, and
+// that is success: objects are named by their content.
+func (st *Stage) publish(target string) error {
+	if err := st.dir.Sync(); err != nil {
+		return err
+	}
+	err := os.Rename(st.dir.Name(), target)
+	if errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.ENOTEMPTY) {
+		return st.Abort()
+	}
+	if err != nil {
+		return err
+	}
+	dir := st.dir
+	st.dir = nil
+	return errors.Join(atomicfile.SyncDir(filepath.Dir(target)), dir.Close())
+}
+
+// SpoolFile gives an empty file without a name on the store's file system, for data that must be
+// read at random but comes from a pipe. It is gone when it is closed.
+func (s *Store) SpoolFile() (*os.File, error) {
+	f, err := atomicfile.CreateTemp(s.path(dirTmp), 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("make a spool file: %w", err)
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, errors.Join(fmt.Errorf("make a spool file: %w", err), f.Close())
+	}
+	return f, nil
+}
+
+// CollectLeftovers removes what processes that died left unfinished. Commands that write to the
+// store call it; running it beside any other command is safe.
+func (s *Store) CollectLeftovers() error {
+	return errors.Join(
+		atomicfile.Collect(s.path(dirTmp)),
+		atomicfile.Collect(s.path(dirImages)),
+	)
+}
+
+// discard moves an object out of its place at once, and removes it then.
+func (s *Store) discard(path string) error {
+	grave, err := atomicfile.MkdirTemp(s.path(dirTmp))
+	if err != nil {
+		return err
+	}
+	defer grave.Close() //nolint:errcheck // opened for its lock only
+	target := filepath.Join(grave.Name(), "gone")
+	if err := os.Rename(path, target); err != nil {
+		return errors.Join(err, os.Remove(grave.Name()))
+	}
+	return os.RemoveAll(grave.Name())
+}

@@ -1,0 +1,194 @@
+// Package store is what is on disk: blobs, layers, the names of images, and containers' records.
+//
+// Plain files and directories, no database. Every object is made aside under tmp/, synced, and
+// renamed into its place, so it is whole or absent at whatever moment a process or the machine
+// dies; what a dead process left under tmp/ is not locked any more, and is collected. The layout is
+// described in docs/format.md.
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/tarnfs/tarn/internal/atomicfile"
+	"github.com/tarnfs/tarn/internal/sys"
+)
+
+// Errors that callers tell apart.
+var (
+	ErrNotFound  = errors.New("not found")
+	ErrExists    = errors.New("already exists")
+	ErrInUse     = errors.New("in use")
+	ErrAmbiguous = errors.New("matches more than one")
+	ErrDigest    = errors.New("content does not match its digest")
+	ErrFormat    = errors.New("not a store this tarn can use")
+	ErrDamaged   = errors.New("damaged")
+)
+
+// DefaultRoot and DefaultRun are where the store lies unless TARN_ROOT and TARN_RUN say otherwise.
+const (
+	DefaultRoot = "/var/lib/tarn"
+	DefaultRun  = "/run/tarn"
+)
+
+// formatVersion is the content of the file "version".
+const formatVersion = "tarn store 1\n"
+
+const (
+	dirTmp        = "tmp"
+	dirBlobs      = "blobs"
+	dirLayers     = "layers"
+	dirImages     = "images"
+	dirContainers = "containers"
+	dirNames      = "names"
+	dirInit       = "init"
+	fileVersion   = "version"
+	fileLock      = "lock"
+	fileNamesLock = "names.lock"
+)
+
+// Store is a store on this machine. Any number of processes, and of goroutines of each, may use
+// one store at once.
+//
+// Locks (all flock(2), so they end with their holder), in the order in which they are taken:
+//
+//  1. a container's lock ([Container.Lock]): by whoever starts, stops, commits or removes it;
+//  2. the store lock: shared ([Store.Shared]) from the moment objects are published, or found to be
+//     there already, until a name or a container refers to them; exclusive ([Store.Exclusive])
+//     to remove names and to sweep what nothing refers to. Long work (reading an archive,
+//     hashing, indexing) is done in a stage under tmp/ before this lock is taken;
+//  3. the names lock, taken and given up inside single methods that change a name.
+//
+// A stage under tmp/ is locked by its maker for as long as it lives; nobody waits for that lock.
+type Store struct {
+	root, run string
+}
+
+// Open opens the store at root, and makes it if root is empty or absent. run is where mounts and
+// whatever else need not outlive the machine's uptime go; it is made by whoever first needs it.
+//
+// Open is on the path of every container start: it reads one small file.
+func Open(root, run string) (*Store, error) {
+	s := &Store{root: root, run: run}
+	version, err := os.ReadFile(s.path(fileVersion))
+	switch {
+	case err == nil && string(version) == formatVersion:
+		return s, nil
+	case err == nil:
+		return nil, fmt.Errorf("store %s: %w: its format is %q, this is %q", root, ErrFormat,
+			strings.TrimSpace(string(version[:min(len(version), 40)])), strings.TrimSpace(formatVersion))
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	if err := s.initialize(); err != nil {
+		return nil, fmt.Errorf("make store %s: %w", root, err)
+	}
+	return s, nil
+}
+
+func (s *Store) initialize() error {
+	if err := os.MkdirAll(s.root, 0o700); err != nil {
+		return err
+	}
+	if err := s.refuseStrangers(); err != nil {
+		return err
+	}
+	for _, dir := range []string{dirTmp, dirBlobs, dirLayers, dirImages, dirContainers, dirNames, dirInit} {
+		if err := os.MkdirAll(s.path(dir), 0o700); err != nil {
+			return err
+		}
+	}
+	return atomicfile.Write(s.path(fileVersion), []byte(formatVersion), 0o600)
+}
+
+// refuseStrangers keeps a mistyped --root from turning somebody's directory into a store.
+func (s *Store) refuseStrangers() error {
+	entries, err := os.ReadDir(s.root)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		switch name := entry.Name(); name {
+		case dirTmp, dirBlobs, dirLayers, dirImages, dirContainers, dirNames, dirInit, fileVersion, fileLock, fileNamesLock, "lost+found":
+		default:
+			if !atomicfile.IsTemp(name) {
+				return fmt.Errorf("%w: the directory holds other files (%q)", ErrFormat, name)
+			}
+		}
+	}
+	return nil
+}
+
+// Root gives the directory of the store.
+func (s *Store) Root() string { return s.root }
+
+// Run gives the directory of what need not outlive the machine's uptime.
+func (s *Store) Run() string { return s.run }
+
+func (s *Store) path(elem ...string) string {
+	return filepath.Join(append([]string{s.root}, elem...)...)
+}
+
+// Lock is the store lock, held. Methods that need it take it as an argument.
+type Lock struct {
+	file      *os.File
+	exclusive bool
+}
+
+// Shared waits for the store lock, to be held together with other publishers and readers.
+func (s *Store) Shared(ctx context.Context) (*Lock, error) {
+	return s.lock(ctx, fileLock, false)
+}
+
+// Exclusive waits for the store lock, to be held alone, for removal.
+func (s *Store) Exclusive(ctx context.Context) (*Lock, error) {
+	return s.lock(ctx, fileLock, true)
+}
+
+func (s *Store) lock(ctx context.Context, name string, exclusive bool) (*Lock, error) {
+	f, err := os.OpenFile(s.path(name), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock store: %w", err)
+	}
+	if err := sys.Flock(ctx, f, exclusive); err != nil {
+		if ctx.Err() == nil {
+			err = errors.Join(err, f.Close())
+		}
+		return nil, fmt.Errorf("lock store: %w", err)
+	}
+	return &Lock{file: f, exclusive: exclusive}, nil
+}
+
+// Unlock gives the lock up. Doing so twice is harmless.
+func (l *Lock) Unlock() error {
+	if l == nil || l.file == nil {
+		return nil
+	}
+	f := l.file
+	l.file = nil
+	return f.Close()
+}
+
+var errUnlocked = errors.New("the store lock is not held as needed")
+
+// check guards against a caller's mistake that would only show as a lost object much later.
+func (l *Lock) check(exclusive bool) error {
+	if l == nil || l.file == nil || (exclusive && !l.exclusive) {
+		return errUnlocked
+	}
+	return nil
+}
+
+// withNames runs change under the names lock.
+func (s *Store) withNames(change func() error) error {
+	lock, err := s.lock(context.Background(), fileNamesLock, true)
+	if err != nil {
+		return err
+	}
+	return errors.Join(change(), lock.Unlock())
+}

@@ -1,0 +1,164 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/tarnfs/tarn/image"
+)
+
+// Swept says what a sweep removed.
+type Swept struct {
+	Layers []image.Digest
+	Blobs  []image.Digest
+}
+
+// live is what names and containers refer to.
+type live struct {
+	layers map[image.Digest]bool
+	blobs  map[image.Digest]bool
+	chains map[string]bool // hexadecimal, as the directories of init/ are named
+}
+
+// Sweep removes the layers, blobs and init layers that neither a name nor a container refers to.
+// release is called for each layer before it goes, to unmount it; if it fails the layer stays,
+// and the error is reported after the rest has been swept. The lock must be exclusive.
+func (s *Store) Sweep(lock *Lock, release func(Layer) error) (Swept, error) {
+	var swept Swept
+	if err := lock.check(true); err != nil {
+		return swept, fmt.Errorf("sweep: %w", err)
+	}
+	refs, err := s.live()
+	if err != nil {
+		return swept, fmt.Errorf("sweep: %w", err)
+	}
+	layers, err := s.Layers()
+	if err != nil {
+		return swept, fmt.Errorf("sweep: %w", err)
+	}
+	var errs []error
+	for _, layer := range layers {
+		if refs.layers[layer.DiffID] {
+			continue
+		}
+		err := release(layer)
+		if err == nil {
+			err = s.discard(layer.dir)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("layer %s: %w", layer.DiffID.Short(), err))
+			continue
+		}
+		swept.Layers = append(swept.Layers, layer.DiffID)
+	}
+	blobs, err := s.sweepBlobs(refs)
+	swept.Blobs = blobs
+	errs = append(errs, err, s.sweepInit(refs), s.CollectLeftovers())
+	if err := errors.Join(errs...); err != nil {
+		return swept, fmt.Errorf("sweep: %w", err)
+	}
+	return swept, nil
+}
+
+func (s *Store) sweepBlobs(refs *live) ([]image.Digest, error) {
+	blobs, err := s.blobs()
+	errs := []error{err}
+	var removed []image.Digest
+	for _, d := range blobs {
+		if refs.blobs[d] {
+			continue
+		}
+		path, err := s.blobPath(d)
+		if err == nil {
+			err = os.Remove(path)
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		removed = append(removed, d)
+	}
+	return removed, errors.Join(errs...)
+}
+
+func (s *Store) sweepInit(refs *live) error {
+	entries, err := os.ReadDir(s.path(dirInit))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, entry := range entries {
+		if !refs.chains[entry.Name()] {
+			errs = append(errs, s.discard(s.path(dirInit, entry.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// live follows every name and container. If one cannot be read, nothing may be swept, as what it
+// needs is not known.
+func (s *Store) live() (*live, error) {
+	refs := &live{layers: map[image.Digest]bool{}, blobs: map[image.Digest]bool{}, chains: map[string]bool{}}
+	images, err := s.imageRecords()
+	if err != nil {
+		return nil, err
+	}
+	for _, img := range images {
+		if err := s.follow(refs, img.Manifest); err != nil {
+			return nil, fmt.Errorf("image %q: %w", img.Name, err)
+		}
+	}
+	containers, err := s.Containers()
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range containers {
+		switch {
+		case c.Damaged == nil:
+			err = s.follow(refs, c.Manifest)
+		case c.neverWritten():
+			err = s.RemoveContainer(c)
+		default:
+			err = fmt.Errorf("%w (remove it with 'tarn rm %s')", c.Damaged, c.Name)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("container %s: %w", c.Name, err)
+		}
+	}
+	return refs, nil
+}
+
+// neverWritten tells a container made without durability that a power cut emptied from one whose
+// record rotted: only the second may hold something of worth.
+func (c *Container) neverWritten() bool {
+	info, err := os.Stat(filepath.Join(c.dir, fileConfig))
+	return err == nil && info.Size() == 0
+}
+
+func (s *Store) follow(refs *live, manifest image.Digest) error {
+	if refs.blobs[manifest] {
+		return nil
+	}
+	m, err := s.Manifest(manifest)
+	if err != nil {
+		return err
+	}
+	config, err := s.Config(m.Config.Digest)
+	if err != nil {
+		return err
+	}
+	refs.blobs[manifest] = true
+	refs.blobs[m.Config.Digest] = true
+	for _, layer := range m.Layers {
+		refs.blobs[layer.Digest] = true
+	}
+	for _, diffID := range config.RootFS.DiffIDs {
+		refs.layers[diffID] = true
+	}
+	if chain := image.ChainID(config.RootFS.DiffIDs); chain != "" {
+		refs.chains[chain.Hex()] = true
+	}
+	return nil
+}
