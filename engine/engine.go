@@ -1,0 +1,35 @@
+// Package engine joins the rooms into whole paths, one file for each verb that a user types: from
+// an archive to an image in the store, from an image to a running container, and back.
+//
+// Errors read as one line: what went wrong, on which name, and what to do about it.
+package engine
+
+import (
+	"cmp"
+	"os"
+
+	"github.com/tarnfs/tarn/store"
+)
+
+// Engine does everything that tarn can do with one store.
+type Engine struct {
+	Store *store.Store
+}
+
+// Options says where things are. The zero Options means the environment's, or the default.
+type Options struct {
+	Root string // of the store; else $TARN_ROOT, else store.DefaultRoot
+	Run  string // of mounts and whatever may vanish at reboot; else $TARN_RUN, else store.DefaultRun
+}
+
+// Open opens the store, and makes it if it is not there.
+func Open(opts Options) (*Engine, error) {
+	s, err := store.Open(
+		cmp.Or(opts.Root, os.Getenv("TARN_ROOT"), store.DefaultRoot),
+		cmp.Or(opts.Run, os.Getenv("TARN_RUN"), store.DefaultRun),
+	)
+	if err != nil {
+		return nil, err
+	}
+	return &Engine{Store: s}, nil
+}
