@@ -1,37 +1,24 @@
 package erofs
 
 import (
-	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"iter"
+	"slices"
+	"strings"
 )
 
 // Image is an opened image. It holds no state that changes: any number of
 // goroutines may use it.
 type Image struct {
-	r    io.ReaderAt
-	size int64
-}
-
-// Node is one inode of an image.
-type Node struct {
-	NID      uint64 // place in the image; st_ino when it is mounted
-	Mode     uint32
-	UID, GID uint32
-	Nlink    uint32
-	Sec      int64
-	Nsec     uint32
-	Rdev     uint32 // packed, see Major and Minor
-	Size     int64  // st_size
-
-	image *Image
-}
-
-// DirEntry is one name of a directory in an image.
-type DirEntry struct {
-	Name string
-	NID  uint64
-	Type uint32 // Mode & ModeType of the inode
+	r          io.ReaderAt
+	size       int64
+	super      superBlock
+	devices    []DeviceInfo
+	inodeStart int64
 }
 
 // DeviceInfo is what the device table says of an extra device.
@@ -44,32 +31,101 @@ type DeviceInfo struct {
 // Only images as Write makes them are taken, others give ErrUnsupported or
 // ErrCorrupt. r is read in small pieces, nothing is kept of it: give a
 // bytes.Reader or a mapped file where many reads would be slow.
-func Open(r io.ReaderAt, size int64) (*Image, error) { return nil, ErrUnsupported }
+func Open(r io.ReaderAt, size int64) (*Image, error) {
+	im := &Image{r: r, size: size}
+	if err := im.open(); err != nil {
+		return nil, fmt.Errorf("erofs: open: %w", err)
+	}
+	return im, nil
+}
+
+func (im *Image) open() error {
+	b := make([]byte, superSize)
+	if err := im.readAt(b, superOffset); err != nil {
+		return err
+	}
+	var err error
+	if im.super, err = decodeSuperBlock(b); err != nil {
+		return err
+	}
+	blockBits := im.super.blockBits
+	if int64(im.super.blocks)<<blockBits != im.size {
+		return fmt.Errorf("%w: it has %d bytes, its superblock says %d", ErrCorrupt, im.size, int64(im.super.blocks)<<blockBits)
+	}
+	b = make([]byte, superBlockEnd(blockBits)-superOffset)
+	if err := im.readAt(b, superOffset); err != nil {
+		return err
+	}
+	if sum := binary.LittleEndian.Uint32(b[4:]); sum != superChecksum(b) {
+		return fmt.Errorf("%w: checksum of the superblock", ErrCorrupt)
+	}
+	table := make([]byte, deviceSlot*int(im.super.devices))
+	if err := im.readAt(table, deviceTable); err != nil {
+		return err
+	}
+	for slot := range slices.Chunk(table, deviceSlot) {
+		im.devices = append(im.devices, decodeDevice(slot))
+	}
+	im.inodeStart = roundUp(deviceTable+int64(len(table)), im.BlockSize())
+	return nil
+}
+
+// readAt reads all of b, from inside the image.
+func (im *Image) readAt(b []byte, offset int64) error {
+	if offset < 0 || offset > im.size-int64(len(b)) {
+		return fmt.Errorf("%w: %d bytes at %d of %d", ErrCorrupt, len(b), offset, im.size)
+	}
+	n, err := im.r.ReadAt(b, offset)
+	if n == len(b) {
+		return nil
+	}
+	if err == nil || errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
+}
 
 // BlockSize returns the size of a block in bytes.
-func (im *Image) BlockSize() int64 { return 0 }
+func (im *Image) BlockSize() int64 { return 1 << im.super.blockBits }
 
 // Inodes returns the number of inodes.
-func (im *Image) Inodes() uint64 { return 0 }
+func (im *Image) Inodes() uint64 { return im.super.inodes }
+
+// UUID returns the image's UUID, a digest of its metadata. The mounted file
+// system has it, too.
+func (im *Image) UUID() [16]byte { return im.super.uuid }
 
 // Devices returns the device table; extents of device n are in Devices()[n-1].
-func (im *Image) Devices() []DeviceInfo { return nil }
+func (im *Image) Devices() []DeviceInfo { return slices.Clone(im.devices) }
 
 // Root returns the root directory.
-func (im *Image) Root() (*Node, error) { return nil, ErrUnsupported }
+func (im *Image) Root() (*Node, error) {
+	root, err := im.Node(uint64(im.super.rootNID))
+	if err == nil && root.Mode&ModeType != ModeDir {
+		return nil, fmt.Errorf("erofs: %w: the root is not a directory", ErrCorrupt)
+	}
+	return root, err
+}
 
-// Node returns the inode of the given number.
-func (im *Image) Node(nid uint64) (*Node, error) { return nil, ErrUnsupported }
-
-// Lookup returns the inode at a slash-separated path from the root ("" and "/"
-// are the root itself). Symlinks are not followed, ".." is refused. The error
-// wraps fs.ErrNotExist when there is none.
-func (im *Image) Lookup(path string) (*Node, error) { return nil, ErrUnsupported }
-
-// Walk yields every path with its inode, each directory before its entries,
-// entries in bytewise order; the root is ".", others have no leading slash.
-// A file with hard links comes once for every name. After an error it ends.
-func (im *Image) Walk() iter.Seq2[WalkEntry, error] { return nil }
+// Lookup returns the inode at a slash-separated path from the root ("", "." and
+// "/" are the root itself). Symlinks are not followed, ".." is refused. The
+// error wraps fs.ErrNotExist when there is none.
+func (im *Image) Lookup(path string) (*Node, error) {
+	n, err := im.Root()
+	for name := range strings.SplitSeq(path, "/") {
+		if err != nil {
+			return nil, err
+		}
+		if name == "" || name == "." {
+			continue
+		}
+		if n.Mode&ModeType != ModeDir {
+			return nil, fmt.Errorf("erofs: %q: %w", path, fs.ErrNotExist)
+		}
+		n, err = n.Lookup(name)
+	}
+	return n, err
+}
 
 // WalkEntry is one step of a walk.
 type WalkEntry struct {
@@ -77,28 +133,75 @@ type WalkEntry struct {
 	Node *Node
 }
 
-// Check proves that the image is sound; see docs/format.md for the invariants.
-// The error says what is wrong with which path.
-func (im *Image) Check(ctx context.Context) error { return ErrUnsupported }
+// errStopped ends a walk whose consumer wants no more.
+var errStopped = errors.New("stopped")
 
-// Lookup returns the inode of a name in a directory; the error wraps
-// fs.ErrNotExist when there is none.
-func (n *Node) Lookup(name string) (*Node, error) { return nil, ErrUnsupported }
+// Walk yields every path with its inode, each directory before its entries,
+// entries in bytewise order; the root is ".", others have no leading slash.
+// A file with hard links comes once for every name. After an error it ends.
+func (im *Image) Walk() iter.Seq2[WalkEntry, error] {
+	return func(yield func(WalkEntry, error) bool) {
+		err := im.walk(func(path string, n, _ *Node) error {
+			if !yield(WalkEntry{Path: path, Node: n}, nil) {
+				return errStopped
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, errStopped) {
+			yield(WalkEntry{}, err)
+		}
+	}
+}
 
-// Entries yields the names of a directory in bytewise order, without "." and
-// "..". After an error it ends.
-func (n *Node) Entries() iter.Seq2[DirEntry, error] { return nil }
+// walker walks an image without trusting it: no directory twice, and no more
+// entries than have room in the image.
+type walker struct {
+	visit   func(path string, n, parent *Node) error
+	seen    map[uint64]struct{}
+	entries int64 // that may still come
+}
 
-// Readlink returns the target of a symlink.
-func (n *Node) Readlink() (string, error) { return "", ErrUnsupported }
+// walk calls visit for every name; parent is the directory, the root's is the
+// root itself.
+func (im *Image) walk(visit func(path string, n, parent *Node) error) error {
+	root, err := im.Root()
+	if err != nil {
+		return err
+	}
+	if err := visit(".", root, root); err != nil {
+		return err
+	}
+	w := &walker{visit: visit, seen: map[uint64]struct{}{}, entries: im.size / direntSize}
+	return w.dir("", root)
+}
 
-// Xattrs returns all extended attributes, in bytewise order of their names.
-func (n *Node) Xattrs() ([]Xattr, error) { return nil, ErrUnsupported }
-
-// Extents returns where the data of a regular file lies, ascending, adjacent
-// ones merged, gaps are holes. The last one ends at Size at the latest.
-func (n *Node) Extents() ([]Extent, error) { return nil, ErrUnsupported }
-
-// Data returns the contents of a regular file, holes included. devices are the
-// extra devices in the order of the device table.
-func (n *Node) Data(devices []io.ReaderAt) (*io.SectionReader, error) { return nil, ErrUnsupported }
+func (w *walker) dir(path string, dir *Node) error {
+	if _, again := w.seen[dir.NID]; again || len(path) > MaxPath {
+		return fmt.Errorf("erofs: %q: %w: directory loop", path, ErrCorrupt)
+	}
+	w.seen[dir.NID] = struct{}{}
+	if path != "" {
+		path += "/"
+	}
+	for entry, err := range dir.Entries() {
+		if err != nil {
+			return fmt.Errorf("%w (%q)", err, path)
+		}
+		if w.entries--; w.entries < 0 {
+			return fmt.Errorf("erofs: %q: %w: directories overlap", path, ErrCorrupt)
+		}
+		child, err := dir.child(entry)
+		if err != nil {
+			return fmt.Errorf("%w (%q)", err, path+entry.Name)
+		}
+		if err := w.visit(path+entry.Name, child, dir); err != nil {
+			return err
+		}
+		if entry.Type == ModeDir {
+			if err := w.dir(path+entry.Name, child); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
