@@ -7,6 +7,7 @@ import (
 	"iter"
 	"math"
 	"math/bits"
+	"slices"
 )
 
 // maxFileSize keeps sums of offsets far from overflow.
@@ -21,7 +22,8 @@ const spillAlign = 4096
 // spilled, that is copied into the image.
 type chunkPlan struct {
 	extents    []Extent // merged
-	size       int64    // of the file
+	devices    []Device
+	size       int64 // of the file
 	blockBits  uint8
 	bits       uint8 // chunks have 1<<bits blocks
 	spillData  int64 // bytes of data in spilled chunks
@@ -38,7 +40,8 @@ func planChunks(in *Inode, devices []Device, blockBits uint8) (chunkPlan, error)
 	if err != nil {
 		return chunkPlan{}, err
 	}
-	plan := chunkPlan{extents: extents, size: in.Size, blockBits: blockBits}
+	plan := chunkPlan{extents: extents, devices: devices, size: in.Size, blockBits: blockBits}
+	plan.splitPartial()
 	whole := min(maxChunkBits, bits.Len64(uint64(in.Size-1)>>blockBits))
 	// One aligned extent, or none, is the common case: one chunk, unless the
 	// file is larger than the largest chunk.
@@ -96,9 +99,33 @@ func (p *chunkPlan) contiguous() bool {
 	return len(p.extents) == 1 && e.Logical == 0 && e.Length == p.size && p.aligned(e)
 }
 
-// aligned reports whether blocks of the file are blocks of the device.
+// aligned reports whether blocks of the file are whole blocks of the device.
 func (p *chunkPlan) aligned(e Extent) bool {
-	return (e.Physical-e.Logical)&(1<<p.blockBits-1) == 0
+	blockSize := int64(1) << p.blockBits
+	return (e.Physical-e.Logical)&(blockSize-1) == 0 && roundUp(e.Physical+e.Length, blockSize) <= p.devices[e.Device-1].Size
+}
+
+// splitPartial cuts off the parts of extents that lie in a last, partial block
+// of a device, where reads would fail: they will have to be spilled, the rest
+// of their extents need not.
+func (p *chunkPlan) splitPartial() {
+	var split []Extent
+	for i, e := range p.extents {
+		whole := p.devices[e.Device-1].Size &^ (1<<p.blockBits - 1)
+		if first := whole - e.Physical; first > 0 && first < e.Length {
+			if split == nil {
+				split = slices.Clone(p.extents[:i])
+			}
+			split = append(split, Extent{e.Logical, first, e.Device, e.Physical})
+			e = Extent{e.Logical + first, e.Length - first, e.Device, whole}
+		}
+		if split != nil {
+			split = append(split, e)
+		}
+	}
+	if split != nil {
+		p.extents = split
+	}
 }
 
 func (p *chunkPlan) chunkBits() uint8 { return p.blockBits + p.bits }
@@ -195,44 +222,45 @@ func (p *chunkPlan) spilledPieces() iter.Seq[Extent] {
 	}
 }
 
-// appendIndexes appends the array of chunk indexes, handing b to flush when it
-// has grown large.
+// appendIndexes appends the array of chunk indexes, handing b to flush as it
+// grows.
 func (p *chunkPlan) appendIndexes(b []byte, flush func([]byte) []byte) []byte {
-	chunkBits := p.chunkBits()
-	extents := p.extents
-	spill := p.spillStart
-	next, stop := iter.Pull2(p.spilled())
-	defer stop()
-	first, last, more := next()
-	for chunk := range p.count() {
-		if more && chunk > last {
-			first, last, more = next()
-		}
-		start := chunk << chunkBits
-		for len(extents) > 0 && extents[0].Logical+extents[0].Length <= start {
-			extents = extents[1:]
-		}
-		device, block := uint16(0), uint32(nullBlock)
-		switch {
-		case more && chunk >= first:
-			block = uint32(spill >> p.blockBits)
-			spill += p.span(chunk, chunk)
-		case len(extents) > 0 && extents[0].Logical <= start:
-			device = extents[0].Device
-			block = uint32((extents[0].Physical + start - extents[0].Logical) >> p.blockBits)
-		}
+	extents, next, spill := p.extents, int64(0), p.spillStart
+	put := func(device uint16, block int64) {
 		b = binary.LittleEndian.AppendUint16(b, 0)
 		b = binary.LittleEndian.AppendUint16(b, device)
-		b = binary.LittleEndian.AppendUint32(b, block)
-		b = flush(b)
+		b = flush(binary.LittleEndian.AppendUint32(b, uint32(block)))
+		next++
 	}
+	putUntil := func(end int64) {
+		for next < end {
+			start := next << p.chunkBits()
+			for len(extents) > 0 && extents[0].Logical+extents[0].Length <= start {
+				extents = extents[1:]
+			}
+			if len(extents) == 0 || extents[0].Logical > start {
+				put(0, nullBlock)
+				continue
+			}
+			put(extents[0].Device, (extents[0].Physical+start-extents[0].Logical)>>p.blockBits)
+		}
+	}
+	for first, last := range p.spilled() {
+		putUntil(first)
+		for next <= last {
+			span := p.span(next, next)
+			put(0, spill>>p.blockBits)
+			spill += span
+		}
+	}
+	putUntil(p.count())
 	return b
 }
 
 // copySpilled copies the data of spilled chunks into the image.
-func (p *chunkPlan) copySpilled(w io.WriterAt, devices []Device) error {
+func (p *chunkPlan) copySpilled(w io.WriterAt) error {
 	for piece := range p.spilledPieces() {
-		data := devices[piece.Device-1].Data
+		data := p.devices[piece.Device-1].Data
 		if data == nil {
 			return fmt.Errorf("%w: data of device %d is needed, but was not given", ErrExtent, piece.Device)
 		}

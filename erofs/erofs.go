@@ -80,7 +80,7 @@ type Entry struct {
 }
 
 // Xattr is an extended attribute with its full name ("user.a"). SupportsXattr
-// says which names the format can hold. The values of
+// says which names are possible. The values of
 // system.posix_acl_access and system.posix_acl_default are in the form of
 // getxattr(2).
 type Xattr struct {

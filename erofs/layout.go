@@ -129,7 +129,7 @@ func (l *layout) add(in *Inode, name string, parent int32) (int32, error) {
 		return 0, fmt.Errorf("%w: the path is longer than %d bytes", ErrLimit, MaxPath)
 	}
 	var err error
-	if n.xattrs, err = sortXattrs(in.Xattrs); err != nil {
+	if n.xattrs, err = sortXattrs(in.Mode, in.Xattrs); err != nil {
 		return 0, err
 	}
 	var after int64 // bytes behind the inode: inline data or chunk indexes

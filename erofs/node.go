@@ -271,7 +271,7 @@ func (n *Node) Xattrs() ([]Xattr, error) {
 	if err := n.image.readAt(b, n.offset+inodeSize); err != nil {
 		return nil, fmt.Errorf("erofs: inode %d: %w", n.NID, err)
 	}
-	xattrs, err := parseXattrs(b)
+	xattrs, err := parseXattrs(b, n.Mode)
 	if err != nil {
 		return nil, fmt.Errorf("erofs: inode %d: %w", n.NID, err)
 	}

@@ -270,7 +270,7 @@ func TestRoundTrip(t *testing.T) {
 			Entry{"holes in order", file(40960, Extent{4096, 4096, 1, 4096}, Extent{12288, 4096, 1, 8192}, Extent{20480, 8192, 1, 12288})},
 		),
 		"xattrs": dir(
-			Entry{"all", &Inode{Mode: ModeRegular | 0o644, Xattrs: []Xattr{
+			Entry{"all", &Inode{Mode: ModeDir | 0o755, Xattrs: []Xattr{
 				{"user.a", []byte("1")}, {"trusted.overlay.opaque", []byte("y")}, {"security.capability", make([]byte, 20)},
 				{"system.posix_acl_access", []byte{2, 0, 0, 0}}, {"system.posix_acl_default", []byte{2, 0, 0, 0}}, {"user.empty", nil},
 			}}},
@@ -319,7 +319,7 @@ func randomInode(random *rand.Rand, data [][]byte) *Inode {
 		Sec: random.Int64() - random.Int64(), Nsec: random.Uint32N(1e9),
 	}
 	for i := range random.IntN(3) * random.IntN(3) {
-		in.Xattrs = append(in.Xattrs, Xattr{fmt.Sprintf("user.%d", i), make([]byte, random.IntN(300))})
+		in.Xattrs = append(in.Xattrs, Xattr{fmt.Sprintf("trusted.%d", i), make([]byte, random.IntN(300))})
 	}
 	switch in.Mode & ModeType {
 	case ModeSymlink:

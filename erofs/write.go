@@ -118,7 +118,7 @@ func (l *layout) writeSpilled(w io.WriterAt) error {
 		return fmt.Errorf("erofs: write: %w", err)
 	}
 	for _, index := range l.spilled {
-		if err := l.nodes[index].plan.copySpilled(w, l.devices); err != nil {
+		if err := l.nodes[index].plan.copySpilled(w); err != nil {
 			return l.wrap(err, index, "")
 		}
 	}
@@ -139,7 +139,7 @@ func (l *layout) writeInodes(out *stream) {
 		n := &l.nodes[index]
 		out.padTo(n.offset)
 		out.put(l.inode(n, index))
-		out.buf = appendXattrs(out.buf, n.in.Xattrs)
+		out.buf = appendXattrs(out.buf, n.in.Mode, n.in.Xattrs)
 		switch n.layout {
 		case layoutInline:
 			data = l.appendFlat(data[:0], index)
@@ -185,9 +185,9 @@ func (l *layout) inode(n *node, index int32) []byte {
 func (l *layout) writeChunks(out *stream, n *node) {
 	plan := n.plan
 	if plan == nil {
-		plan = &chunkPlan{size: n.size, blockBits: l.opts.BlockBits, bits: n.bits}
-		// The extents were found good when the inode was placed.
-		plan.extents, _ = mergeExtents(n.in, l.devices)
+		// It was found good when the inode was placed, and too cheap to keep.
+		simple, _ := planChunks(n.in, l.devices, l.opts.BlockBits)
+		plan = &simple
 	}
 	out.buf = plan.appendIndexes(out.buf, out.flushLarge)
 }

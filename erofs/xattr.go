@@ -19,42 +19,48 @@ type xattrPrefix struct {
 	index  byte
 	prefix string
 	whole  bool // the prefix is the whole name
+	on     func(fileType uint32) bool
 }
 
+// xattrPrefixes says which attributes there are, and on which kinds of files
+// Linux lets them be set and read (xattr(7), acl(5)): an image with others
+// would list attributes that cannot be read, and overlayfs could not copy the
+// file up.
 func xattrPrefixes() [5]xattrPrefix {
+	all := func(uint32) bool { return true }
 	return [...]xattrPrefix{
-		{index: 1, prefix: "user."},
-		{index: 2, prefix: "system.posix_acl_access", whole: true},
-		{index: 3, prefix: "system.posix_acl_default", whole: true},
-		{index: 4, prefix: "trusted."},
-		{index: 6, prefix: "security."},
+		{index: 1, prefix: "user.", on: func(t uint32) bool { return t == ModeRegular || t == ModeDir }},
+		{index: 2, prefix: "system.posix_acl_access", whole: true, on: func(t uint32) bool { return t != ModeSymlink }},
+		{index: 3, prefix: "system.posix_acl_default", whole: true, on: func(t uint32) bool { return t == ModeDir }},
+		{index: 4, prefix: "trusted.", on: all},
+		{index: 6, prefix: "security.", on: all},
 	}
 }
 
-// SupportsXattr reports whether the format, and the kernel, know extended
-// attributes of this name: user.*, trusted.*, security.* and the two POSIX
-// ACLs.
-func SupportsXattr(name string) bool {
-	_, _, ok := splitXattr(name)
+// SupportsXattr reports whether a file of this mode (only its type matters) can
+// have an extended attribute of this name: trusted.*, security.*, user.* on
+// regular files and directories, and the two POSIX ACLs where Linux has them.
+// Write refuses others.
+func SupportsXattr(mode uint32, name string) bool {
+	_, _, ok := splitXattr(mode, name)
 	return ok
 }
 
-func splitXattr(name string) (index byte, suffix string, ok bool) {
+func splitXattr(mode uint32, name string) (index byte, suffix string, ok bool) {
 	for _, p := range xattrPrefixes() {
 		suffix, found := strings.CutPrefix(name, p.prefix)
-		if !found || p.whole != (suffix == "") || len(name) > MaxName || strings.IndexByte(suffix, 0) >= 0 {
-			continue
+		if found && p.whole == (suffix == "") && len(name) <= MaxName && strings.IndexByte(suffix, 0) < 0 {
+			return p.index, suffix, p.on(mode & ModeType)
 		}
-		return p.index, suffix, true
 	}
 	return 0, "", false
 }
 
-func joinXattr(index byte, suffix string) (name string, ok bool) {
+func joinXattr(mode uint32, index byte, suffix string) (name string, ok bool) {
 	for _, p := range xattrPrefixes() {
 		if p.index == index {
 			name = p.prefix + suffix
-			return name, SupportsXattr(name)
+			return name, SupportsXattr(mode, name)
 		}
 	}
 	return "", false
@@ -62,17 +68,17 @@ func joinXattr(index byte, suffix string) (name string, ok bool) {
 
 // sortXattrs puts the attributes in order, checks them, and returns the size
 // of their area after the inode.
-func sortXattrs(xattrs []Xattr) (int64, error) {
+func sortXattrs(mode uint32, xattrs []Xattr) (int64, error) {
 	if len(xattrs) == 0 {
 		return 0, nil
 	}
 	slices.SortStableFunc(xattrs, func(a, b Xattr) int { return cmp.Compare(a.Name, b.Name) })
 	size := int64(xattrHeader)
 	for i, x := range xattrs {
-		_, suffix, ok := splitXattr(x.Name)
+		_, suffix, ok := splitXattr(mode, x.Name)
 		switch {
 		case !ok:
-			return 0, fmt.Errorf("%w: name %q", ErrXattr, x.Name)
+			return 0, fmt.Errorf("%w: %q cannot be set on a file of this kind", ErrXattr, x.Name)
 		case len(x.Value) > MaxXattrValue:
 			return 0, fmt.Errorf("%w: value of %q has %d bytes, more than %d", ErrXattr, x.Name, len(x.Value), MaxXattrValue)
 		case i > 0 && xattrs[i-1].Name == x.Name:
@@ -87,13 +93,13 @@ func sortXattrs(xattrs []Xattr) (int64, error) {
 }
 
 // appendXattrs appends the area of attributes that sortXattrs accepted.
-func appendXattrs(b []byte, xattrs []Xattr) []byte {
+func appendXattrs(b []byte, mode uint32, xattrs []Xattr) []byte {
 	if len(xattrs) == 0 {
 		return b
 	}
 	b = append(b, make([]byte, xattrHeader)...)
 	for _, x := range xattrs {
-		index, suffix, _ := splitXattr(x.Name)
+		index, suffix, _ := splitXattr(mode, x.Name)
 		b = append(b, byte(len(suffix)), index)
 		b = binary.LittleEndian.AppendUint16(b, uint16(len(x.Value)))
 		b = append(b, suffix...)
@@ -105,7 +111,7 @@ func appendXattrs(b []byte, xattrs []Xattr) []byte {
 }
 
 // parseXattrs is the inverse of appendXattrs, and strict.
-func parseXattrs(b []byte) ([]Xattr, error) {
+func parseXattrs(b []byte, mode uint32) ([]Xattr, error) {
 	if len(b) == 0 {
 		return nil, nil
 	}
@@ -123,7 +129,7 @@ func parseXattrs(b []byte) ([]Xattr, error) {
 		if whole > len(rest) {
 			return nil, fmt.Errorf("%w: extended attributes are cut off", ErrCorrupt)
 		}
-		name, ok := joinXattr(rest[1], string(rest[xattrEntry:xattrEntry+nameLen]))
+		name, ok := joinXattr(mode, rest[1], string(rest[xattrEntry:xattrEntry+nameLen]))
 		if !ok {
 			return nil, fmt.Errorf("%w: extended attribute of index %d", ErrCorrupt, rest[1])
 		}
