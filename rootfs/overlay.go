@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -52,7 +53,7 @@ func Overlay(lowers []*os.File, upper, work *os.File, opts OverlayOptions) (*os.
 	if err != nil {
 		return nil, fmt.Errorf("overlay: %w", err)
 	}
-	defer closeAll(fill)
+	defer drop(fill...)
 	lowers = slices.Concat(lowers, fill)
 	if len(lowers) > MaxLowers {
 		return nil, fmt.Errorf("overlay of %d layers: %w: the kernel stacks at most %d", len(lowers), ErrTooManyLayers, MaxLowers)
@@ -83,7 +84,7 @@ func overlay(lowers []*os.File, upper, work *os.File, opts OverlayOptions) (*os.
 		return nil, err
 	}
 	defer fs.Close()
-	for _, o := range options() {
+	for _, o := range append(options(), [2]string{"source", "overlay"}) {
 		if err := fs.String(o[0], o[1]); err != nil {
 			return nil, err
 		}
@@ -152,7 +153,7 @@ func legacyOverlay(lowers []*os.File, upper, work *os.File, opts OverlayOptions)
 	if err != nil {
 		return nil, fmt.Errorf("mount point: %w", err)
 	}
-	defer os.Remove(point)
+	defer func() { _ = os.Remove(point) }()
 	var flags uintptr
 	if upper == nil || opts.ReadOnly {
 		flags = syscall.MS_RDONLY
@@ -160,12 +161,12 @@ func legacyOverlay(lowers []*os.File, upper, work *os.File, opts OverlayOptions)
 	if err := sys.Mount("overlay", point, "overlay", flags, data); err != nil {
 		return nil, err
 	}
-	defer sys.Detach(point)
+	defer func() { _ = sys.Detach(point) }()
 	dir, err := os.Open(point)
 	if err != nil {
 		return nil, err
 	}
-	defer dir.Close()
+	defer drop(dir)
 	return sys.CloneTree(dir, false)
 }
 
@@ -198,30 +199,12 @@ func fillers(lowers int, upper bool, run string) ([]*os.File, error) {
 	var fill []*os.File
 	for i := range need {
 		// Siblings, because one directory may not be in a stack twice.
-		dir, err := openMade(filepath.Join(run, "empty", fmt.Sprint(i)))
+		dir, err := openMade(filepath.Join(run, "empty", strconv.Itoa(i)), 0o755)
 		if err != nil {
-			closeAll(fill)
+			drop(fill...)
 			return nil, err
 		}
 		fill = append(fill, dir)
 	}
 	return fill, nil
-}
-
-// openMade opens a directory of ours, and makes it where it is missing.
-func openMade(path string) (*os.File, error) {
-	dir, err := os.OpenFile(path, syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
-	if errors.Is(err, os.ErrNotExist) {
-		if err := os.MkdirAll(path, 0o755); err != nil {
-			return nil, err
-		}
-		dir, err = os.OpenFile(path, syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
-	}
-	return dir, err
-}
-
-func closeAll(files []*os.File) {
-	for _, f := range files {
-		f.Close()
-	}
 }

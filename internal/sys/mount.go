@@ -85,8 +85,8 @@ func (c *FSContext) Mount(attrs int) (*os.File, error) {
 }
 
 // Close gives the context back. Mounts made from it stay.
-func (c *FSContext) Close() error {
-	return unix.Close(c.fd)
+func (c *FSContext) Close() {
+	_ = unix.Close(c.fd)
 }
 
 // explain adds the kernel's own words about an error, which it leaves as a log in the context:

@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -57,10 +58,10 @@ func cloneRootHere(pidfd int) (*os.File, error) {
 }
 
 // PidFD opens a process: the file keeps meaning that very process (pidfd_open(2)). A process that
-// is gone gives unix.ESRCH, which is [os.ErrProcessDone].
+// is gone gives [os.ErrProcessDone].
 func PidFD(pid int) (*os.File, error) {
 	fd, err := unix.PidfdOpen(pid, 0)
-	if err == unix.ESRCH { //nolint:errorlint // a bare errno from the line above
+	if errors.Is(err, unix.ESRCH) {
 		return nil, fmt.Errorf("process %d: %w", pid, os.ErrProcessDone)
 	}
 	if err != nil {

@@ -1,0 +1,31 @@
+package rootfs
+
+import (
+	"errors"
+	"os"
+	"syscall"
+)
+
+// openDir opens a directory, which must not be a symbolic link, for reading its entries.
+func openDir(path string) (*os.File, error) {
+	return os.OpenFile(path, syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+}
+
+// openMade opens a directory of ours, and makes it where it is missing.
+func openMade(path string, mode os.FileMode) (*os.File, error) {
+	dir, err := openDir(path)
+	if errors.Is(err, os.ErrNotExist) {
+		if err := os.MkdirAll(path, mode); err != nil {
+			return nil, err
+		}
+		return openDir(path)
+	}
+	return dir, err
+}
+
+// drop closes files that were only read, or only held.
+func drop(files ...*os.File) {
+	for _, f := range files {
+		_ = f.Close()
+	}
+}
