@@ -6,8 +6,12 @@ import (
 	"math"
 )
 
-// ErrNoPlatform is returned when an index has no image for the platform that was asked for.
-var ErrNoPlatform = errors.New("no image for this platform")
+// ErrNoPlatform is returned when an index has no image for the platform that was asked for;
+// ErrNotImage for a manifest of something else, such as a signature.
+var (
+	ErrNoPlatform = errors.New("no image for this platform")
+	ErrNotImage   = errors.New("not a container image")
+)
 
 // Media types of OCI image-spec 1.1 (media-types.md) and Docker schema 2.
 const (
@@ -157,7 +161,7 @@ func (m *Manifest) validate() error {
 		return fmt.Errorf("config: %w", err)
 	}
 	if m.Config.MediaType != MediaTypeConfig && m.Config.MediaType != MediaTypeDockerConfig {
-		return fmt.Errorf("%w: config of media type %q: not a container image", ErrDocument, clip(m.Config.MediaType))
+		return fmt.Errorf("%w: config of media type %q", ErrNotImage, clip(m.Config.MediaType))
 	}
 	if m.Config.Size > MaxConfigSize {
 		return fmt.Errorf("%w: config of %d bytes, the limit is %d", ErrDocument, m.Config.Size, MaxConfigSize)
