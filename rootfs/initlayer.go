@@ -1,15 +1,14 @@
 package rootfs
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/tarnfs/tarn/internal/sys"
 )
@@ -43,105 +42,67 @@ func mountPoints() []wanted {
 	}
 }
 
-// InitLayer gives the directory to stack above an image's layers so that every mount point of a
-// container is there: of /dev, /dev/pts, /dev/shm, /etc, /etc/hostname, /etc/hosts, /etc/mtab,
-// /etc/resolv.conf, /proc and /sys those which the image lacks, or has as something else than the
-// directory, file or link it must be. It gives nil when the image lacks nothing. Directories
-// that it shares with the image have the image's owner, mode, attributes and time.
+// initTree is the name of the init layer's tree in its directory.
+const initTree = "root"
+
+// BuildInit makes the init layer of an image in dir, an empty directory of the store that is not in
+// its place yet: a tree with those of /dev, /dev/pts, /dev/shm, /etc, /etc/hostname, /etc/hosts,
+// /etc/mtab, /etc/resolv.conf, /proc and /sys that the image lacks, or has as something else than
+// the plain directory or file it must be. Directories that the tree shares with the image have
+// the image's owner, mode, attributes and time. If the image lacks nothing, dir stays empty. All
+// is on the disk when BuildInit returns.
 //
-// It is made once for each chain of layers (chainID, as image-spec's config.md defines it) in inits,
-// a directory of the store, and is the same for every container: what differs between
-// containers is mounted on it. view is called when it is not made yet, for the image's whole tree as
-// [Overlay] gives it without an upper; InitLayer closes it.
-func InitLayer(ctx context.Context, inits *os.File, chainID string, view func() (*os.File, error)) (*os.File, error) {
-	id := strings.TrimPrefix(chainID, "sha256:")
-	if !isHexID(id) {
-		return nil, fmt.Errorf("init layer %q: not a SHA-256 chain ID", chainID)
+// view is the image's tree as [Overlay] gives it without an upper. The result depends on nothing
+// else, so one serves all containers of all images with that chain of layers: what differs
+// between containers is mounted on it.
+func BuildInit(dir string, view *os.File) error {
+	if err := buildInit(dir, view); err != nil {
+		return fmt.Errorf("init layer: %w", err)
 	}
-	layer, err := openInit(inits, id)
-	if errors.Is(err, os.ErrNotExist) {
-		if err = makeInit(ctx, inits, id, view); err == nil {
-			layer, err = openInit(inits, id)
-		}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("init layer %s: %w", id, err)
-	}
-	return layer, nil
+	return nil
 }
 
-// openInit opens a made init layer. A file in the directory's place says that the image lacks
-// nothing.
-func openInit(inits *os.File, id string) (*os.File, error) {
-	dir, err := sys.OpenPathAt(inits, id)
-	if errors.Is(err, syscall.ENOTDIR) {
+// OpenInit opens what BuildInit made in dir, to be stacked above the image's layers; nil if the
+// image lacks nothing.
+func OpenInit(dir string) (*os.File, error) {
+	tree, err := sys.OpenPath(filepath.Join(dir, initTree))
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil //nolint:nilnil // documented: no layer is needed
 	}
-	return dir, err
+	if err != nil {
+		return nil, fmt.Errorf("init layer: %w", err)
+	}
+	return tree, nil
 }
 
-// makeInit makes it under another name and renames it when it is whole and on the disk.
-func makeInit(ctx context.Context, inits *os.File, id string, view func() (*os.File, error)) error {
-	lock, err := openDir(sys.FDPath(inits))
+func buildInit(dir string, view *os.File) error {
+	image, err := os.OpenRoot(sys.FDPath(view))
 	if err != nil {
 		return err
 	}
-	defer drop(lock)
-	if err := sys.Flock(ctx, lock, true); err != nil {
-		return err
-	}
-	store, err := os.OpenRoot(sys.FDPath(inits))
-	if err != nil {
-		return err
-	}
-	defer func() { _ = store.Close() }()
-	if _, err := store.Lstat(id); !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	partial := id + ".partial"
-	// A process that died left it; nobody alive can be at work in it, since we have the lock.
-	if err := store.RemoveAll(partial); err != nil {
-		return err
-	}
-	if err := fillInit(store, partial, view); err != nil {
-		return errors.Join(err, store.RemoveAll(partial))
-	}
-	if err := sys.Syncfs(lock); err != nil {
-		return err
-	}
-	if err := store.Rename(partial, id); err != nil {
-		return err
-	}
-	return lock.Sync()
-}
-
-func fillInit(store *os.Root, name string, view func() (*os.File, error)) error {
-	tree, err := view()
-	if err != nil {
-		return err
-	}
-	defer drop(tree)
-	image, err := os.OpenRoot(sys.FDPath(tree))
-	if err != nil {
-		return err
-	}
-	defer func() { _ = image.Close() }()
+	defer image.Close()
 	missing, err := lacking(image, ".", true, mountPoints())
+	if err != nil || len(missing) == 0 {
+		return err
+	}
+	tree := filepath.Join(dir, initTree)
+	if err := os.Mkdir(tree, 0o755); err != nil {
+		return err
+	}
+	layer, err := os.OpenRoot(tree)
 	if err != nil {
 		return err
 	}
-	if len(missing) == 0 {
-		return store.WriteFile(name, nil, 0o444)
-	}
-	if err := store.Mkdir(name, 0o755); err != nil {
+	defer layer.Close()
+	if err := build(layer, image, missing); err != nil {
 		return err
 	}
-	layer, err := store.OpenRoot(name)
+	top, err := layer.Open(".")
 	if err != nil {
 		return err
 	}
-	defer func() { _ = layer.Close() }()
-	return build(layer, image, missing)
+	defer drop(top)
+	return sys.Syncfs(top)
 }
 
 // lacking lists what the init layer must add of what is wanted in the directory dir, which has no
@@ -308,5 +269,5 @@ func copyDirMetadata(layer, image *os.Root, name string) error {
 		return err
 	}
 	defer drop(to)
-	return CopyMetadata(to, from)
+	return copyMetadata(to, from, escapeXattr)
 }

@@ -11,57 +11,95 @@ import (
 	"github.com/tarnfs/tarn/internal/sys"
 )
 
-// CopyMetadata gives the directory to the owner, mode, extended attributes and modification time
-// of the directory from, which is seen through an overlay mount (as [Overlay] makes), while to
-// lies in a layer of one.
-func CopyMetadata(to, from *os.File) error {
-	info, err := from.Stat()
+// PrepareUpper gives a new upper directory the owner, mode, extended attributes and modification time
+// of the root directory below it, that of the topmost lower: the merged root directory is what
+// the upper's is.
+func PrepareUpper(upper *os.File, lowers []*os.File) error {
+	if len(lowers) == 0 {
+		return nil
+	}
+	// Through /proc, because the files may be O_PATH.
+	from, err := os.Open(sys.FDPath(lowers[0]))
 	if err != nil {
-		return fmt.Errorf("copy metadata: %w", err)
+		return fmt.Errorf("prepare upper: %w", err)
 	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return fmt.Errorf("copy metadata: %w: no stat", errors.ErrUnsupported)
+	defer drop(from)
+	to, err := os.Open(sys.FDPath(upper))
+	if err != nil {
+		return fmt.Errorf("prepare upper: %w", err)
 	}
-	if err := to.Chown(int(st.Uid), int(st.Gid)); err != nil {
-		return fmt.Errorf("copy metadata: %w", err)
-	}
-	// After chown, which may clear bits of the mode; before the ACL, which is part of it.
-	if err := to.Chmod(info.Mode()); err != nil {
-		return fmt.Errorf("copy metadata: %w", err)
-	}
-	if err := copyXattrs(to, from); err != nil {
-		return fmt.Errorf("copy metadata: %w", err)
-	}
-	if err := os.Chtimes(sys.FDPath(to), time.Time{}, info.ModTime()); err != nil {
-		return fmt.Errorf("copy metadata: %w", err)
+	defer drop(to)
+	if err := copyMetadata(to, from, keepEscaped); err != nil {
+		return fmt.Errorf("prepare upper: %w", err)
 	}
 	return nil
 }
 
-func copyXattrs(to, from *os.File) error {
+// copyMetadata gives the directory to the owner, mode, extended attributes and modification time of
+// from. name says what an attribute is called in to, or "" if it is left out.
+func copyMetadata(to, from *os.File, name func(string) string) error {
+	info, err := from.Stat()
+	if err != nil {
+		return err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return fmt.Errorf("owner of %s: %w", from.Name(), errors.ErrUnsupported)
+	}
+	if err := to.Chown(int(st.Uid), int(st.Gid)); err != nil {
+		return err
+	}
+	// After chown, which may clear bits of the mode; before the ACL, which is part of it.
+	if err := to.Chmod(info.Mode()); err != nil {
+		return err
+	}
+	if err := copyXattrs(to, from, name); err != nil {
+		return err
+	}
+	return os.Chtimes(sys.FDPath(to), time.Time{}, info.ModTime())
+}
+
+func copyXattrs(to, from *os.File, rename func(string) string) error {
 	names, err := sys.ListXattrs(from)
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
+		target := rename(name)
+		if target == "" {
+			continue
+		}
 		value, err := sys.GetXattr(from, name)
 		if err != nil {
 			return err
 		}
-		if err := sys.SetXattr(to, escapeXattr(name), value); err != nil {
+		if err := sys.SetXattr(to, target, value); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// escapeXattr keeps an image's attributes from steering overlayfs: in a layer they have one
-// "overlay." more, which overlayfs takes away again (Documentation/filesystems/overlayfs.rst,
-// "Nesting overlayfs mounts").
+const (
+	overlayXattr = "trusted.overlay."
+	escapedXattr = "trusted.overlay.overlay."
+)
+
+// escapeXattr is for attributes seen through an overlay mount. It keeps an image's own from steering
+// overlayfs: in a layer they have one "overlay." more, which overlayfs takes away again
+// (Documentation/filesystems/overlayfs.rst, "Nesting overlayfs mounts").
 func escapeXattr(name string) string {
-	if rest, ok := strings.CutPrefix(name, "trusted.overlay."); ok {
-		return "trusted.overlay.overlay." + rest
+	if rest, ok := strings.CutPrefix(name, overlayXattr); ok {
+		return escapedXattr + rest
+	}
+	return name
+}
+
+// keepEscaped is for attributes seen in a layer: those that overlayfs put there about the layer are
+// left out.
+func keepEscaped(name string) string {
+	if strings.HasPrefix(name, overlayXattr) && !strings.HasPrefix(name, escapedXattr) {
+		return ""
 	}
 	return name
 }

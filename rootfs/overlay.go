@@ -45,7 +45,7 @@ func options() [][2]string {
 // lowers are read-only, the topmost first, at most [MaxLowers]. upper and work lie on one file
 // system and are used by no other mount; both nil gives a read-only tree. The merged root
 // directory has the owner, mode and attributes of the topmost layer's, so an upper begins
-// with [CopyMetadata] of the image's root.
+// with [PrepareUpper].
 //
 // Source: Documentation/filesystems/overlayfs.rst.
 func Overlay(lowers []*os.File, upper, work *os.File, opts OverlayOptions) (*os.File, error) {

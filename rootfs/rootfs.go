@@ -1,11 +1,11 @@
 // Package rootfs makes one mounted tree of an image's layers.
 //
 // A [Driver] gives each layer as a directory, [Overlay] stacks those directories below a
-// container's own, and [InitLayer] supplies the mount points an image lacks. All of it is handed
+// container's own, and [BuildInit] supplies the mount points an image lacks. All of it is handed
 // on as open directories and as mounts that are attached nowhere: a path is only made where a
 // person is to look ([MountAt]).
 //
-// The order for a container is: Mount of each layer, InitLayer, Overlay, all in the mount
+// The order for a container is: Mount of each layer, OpenInit, PrepareUpper, Overlay, all in the mount
 // namespace of the host; then the detached mount that Overlay gives is attached inside the
 // container's namespace. (The kernel refuses to stack directories that were opened in another
 // mount namespace than the caller's.)
