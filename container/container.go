@@ -1,0 +1,112 @@
+// Package container turns an OCI runtime specification into a running process: it is tarn's
+// runtime. It knows no images; it is given the root as a mount.
+//
+// The process is cloned straight from this program, and executes the container's program as
+// its first exec: there is no helper binary and no second start of ourselves. How, and what
+// must hold for that to be safe, is in docs/adr/0201-own-fork.md.
+//
+// Sources: the OCI runtime specification 1.2 (config.md, config-linux.md), and what runc and
+// Docker do where it leaves things open.
+package container
+
+import (
+	"context"
+	"errors"
+	"os"
+	"syscall"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+var (
+	// ErrSpec is wrapped by every error about a specification that cannot be carried out.
+	ErrSpec = errors.New("bad container specification")
+	// ErrUnsupported is wrapped when the specification asks for what this runtime does not do.
+	// Nothing in a specification is ignored in silence.
+	ErrUnsupported = errors.New("not supported")
+	// ErrNotFound is wrapped when the program is not in the container: exit status 127.
+	ErrNotFound = errors.New("no such file")
+	// ErrNotExecutable is wrapped when the program cannot be executed: exit status 126.
+	ErrNotExecutable = errors.New("cannot be executed")
+)
+
+// Config says what to start.
+type Config struct {
+	// Spec is the container. Root.Path is not read: Root below is the root. A relative
+	// Linux.CgroupsPath is made below the root of the cgroup2 hierarchy; "" makes no cgroup.
+	Spec *specs.Spec
+	// Root is the root file system as a mount that is not attached anywhere (fsmount(2) or
+	// open_tree(2) with OPEN_TREE_CLONE; see [OpenRoot]). It is attached in the container's mount
+	// namespace only, and gone with it. The caller closes the file after Start.
+	Root *os.File
+	// Stdin, Stdout and Stderr become descriptors 0, 1 and 2; nil is /dev/null. They stay the
+	// caller's. With Spec.Process.Terminal they must be nil: see [Process.Terminal].
+	Stdin, Stdout, Stderr *os.File
+	// Seccomp is the system call filter as the kernel takes it (an array of struct sock_filter);
+	// nil filters nothing. Spec.Linux.Seccomp is not read.
+	Seccomp []byte
+	// DieWithParent kills the container when this program dies.
+	DieWithParent bool
+}
+
+// Process is a container's first process. When it ends, every process of its pid namespace ends.
+type Process struct {
+	pid      int
+	pidfd    *os.File
+	terminal *os.File
+	done     chan struct{}
+	status   syscall.WaitStatus
+	err      error
+}
+
+// Start makes the namespaces, the mounts and the cgroup, and executes the program. When it
+// returns without error, the program is running (execve has succeeded). When it fails or ctx
+// ends first, nothing is left behind. ctx has no bearing on the process once it runs.
+//
+// [ExitCode] tells which exit status a failure stands for.
+func Start(ctx context.Context, cfg Config) (*Process, error) {
+	s, err := newStarter(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return s.start(ctx)
+}
+
+// Pid is the process's ID in the pid namespace of this program.
+func (p *Process) Pid() int { return p.pid }
+
+// Terminal is this program's end of the container's terminal, nil if it has none. Reads give
+// EIO when the last process has closed its end. It is closed by the caller.
+func (p *Process) Terminal() *os.File { return p.terminal }
+
+// Done is closed when the process has ended and what it needed is taken away.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Wait waits until the process has ended, and its mounts, cgroup and namespaces are gone. It gives
+// the exit status as a shell has it: 128 and the signal's number when a signal ended it. The
+// error is about taking away what the container needed, and comes with a valid status, unless
+// that is -1. Any number of goroutines may wait.
+func (p *Process) Wait() (int, error) {
+	<-p.done
+	switch {
+	case p.status.Exited():
+		return p.status.ExitStatus(), p.err
+	case p.status.Signaled():
+		return 128 + int(p.status.Signal()), p.err
+	default:
+		return -1, p.err
+	}
+}
+
+// ExitCode gives the exit status that Docker gives for an error of [Start]: 127 when the program
+// was not found, 126 when it cannot be executed, otherwise 125.
+func ExitCode(err error) int {
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return 127
+	case errors.Is(err, ErrNotExecutable):
+		return 126
+	default:
+		return 125
+	}
+}

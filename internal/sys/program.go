@@ -1,0 +1,251 @@
+package sys
+
+import (
+	"os"
+	"runtime"
+	"slices"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Program is what the child of a [Fork] does: system calls in order, with all their arguments in
+// place. If one fails, the child reports which, and ends.
+type Program struct {
+	ops  []op
+	fds  []int
+	pins runtime.Pinner
+	regs Reg
+}
+
+// Reg stands for what a call in the child will return: usually a descriptor. 0 is none.
+type Reg uintptr
+
+// registers is a power of two. The first one is where results nobody asked for go.
+const registers = 64
+
+// opSkipUnlessZero is no system call: it skips if the register args[0] is not 0.
+const opSkipUnlessZero = ^uintptr(0)
+
+// op is a system call to be made by the child.
+type op struct {
+	step     string
+	nr       uintptr
+	args     [6]uintptr
+	regs     uint8            // bit i: args[i] is the register that has the argument
+	save     Reg              // where the result goes
+	zero     bool             // a result other than 0 is a failure
+	tolerate [3]syscall.Errno // these are no failure: the result is 0, and
+	skip     uint8            // so many of the following calls are left out
+}
+
+// Close lets go of what the program refers to. Children that were made with it are not concerned.
+func (p *Program) Close() { p.pins.Unpin() }
+
+func (p *Program) call(step string, nr uintptr, args ...uintptr) *op {
+	o := op{step: step, nr: nr}
+	copy(o.args[:], args)
+	p.ops = append(p.ops, o)
+	return &p.ops[len(p.ops)-1]
+}
+
+// result reserves a register for what the call gives.
+func (p *Program) result(o *op) Reg {
+	if p.regs+1 >= registers {
+		panic("sys: Program with too many results")
+	}
+	p.regs++
+	o.save = p.regs
+	return p.regs
+}
+
+// from says that argument i is in a register.
+func (o *op) from(i int, r Reg) *op {
+	o.args[i] = uintptr(r)
+	o.regs |= 1 << i
+	return o
+}
+
+// or says which errors are no failure, and how many of the next calls then make no sense.
+func (o *op) or(skip int, errnos ...syscall.Errno) *op {
+	copy(o.tolerate[:], errnos)
+	o.skip = uint8(skip)
+	return o
+}
+
+// file makes f's descriptor one that stays open in the child.
+func (p *Program) file(f *os.File) uintptr {
+	fd := f.Fd()
+	p.fds = append(p.fds, int(fd))
+	p.pins.Pin(f) // or its finalizer closes it
+	return fd
+}
+
+// pin gives the address of a value that stays where it is.
+func pin[T any](p *Program, v *T) uintptr {
+	p.pins.Pin(v)
+	return uintptr(unsafe.Pointer(v))
+}
+
+// str gives the address of a copy of s that ends with NUL. A NUL in s cuts it.
+func (p *Program) str(s string) uintptr {
+	b := append([]byte(s), 0)
+	return pin(p, &b[0])
+}
+
+// strs gives the address of what execve(2) takes as arguments and environment.
+func (p *Program) strs(list []string) uintptr {
+	ptrs := make([]uintptr, 0, len(list)+1)
+	for _, s := range list {
+		ptrs = append(ptrs, p.str(s))
+	}
+	ptrs = append(ptrs, 0)
+	return pin(p, &ptrs[0])
+}
+
+// closeOthers gives the calls that close every descriptor above 2 but the program's and report.
+func (p *Program) closeOthers(report int) []op {
+	keep := slices.Sorted(slices.Values(append(slices.Clone(p.fds), report, 2)))
+	keep = slices.DeleteFunc(slices.Compact(keep), func(fd int) bool { return fd < 2 })
+	var ops []op
+	for i, fd := range keep {
+		first, last := uintptr(fd+1), uintptr(^uint32(0))
+		if i+1 < len(keep) {
+			last = uintptr(keep[i+1] - 1)
+		}
+		if first <= last {
+			ops = append(ops, op{step: "close_range", nr: unix.SYS_CLOSE_RANGE, args: [6]uintptr{first, last}})
+		}
+	}
+	return ops
+}
+
+// ResetSignals gives every signal its default meaning, and blocks none.
+func (p *Program) ResetSignals() {
+	const signals = 64
+	action := pin(p, new([4]uint64)) // struct sigaction of the kernel: all zero is SIG_DFL
+	for sig := uintptr(1); sig <= signals; sig++ {
+		if sig != uintptr(unix.SIGKILL) && sig != uintptr(unix.SIGSTOP) {
+			p.call("rt_sigaction", unix.SYS_RT_SIGACTION, sig, action, 0, 8)
+		}
+	}
+	p.call("rt_sigprocmask", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, pin(p, new(uint64)), 0, 8)
+}
+
+// Unshare moves the child into new namespaces, see unshare(2).
+func (p *Program) Unshare(flags uintptr) { p.call("unshare", unix.SYS_UNSHARE, flags) }
+
+// NotDumpable hides the child's memory, files and executable (/proc/PID/exe, which is this very
+// program until the exec) from all but the host's root.
+func (p *Program) NotDumpable() {
+	p.call("prctl PR_SET_DUMPABLE", unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0)
+}
+
+// DieWithParent has the child killed when the thread that forked it ends; parent is a pidfd of this
+// process. Capabilities and user IDs must not change after it, which would undo it.
+func (p *Program) DieWithParent(parent *os.File) {
+	p.call("prctl PR_SET_PDEATHSIG", unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL))
+	// It may have died before. Nobody reads the report then.
+	poll := &unix.PollFd{Fd: int32(p.file(parent)), Events: unix.POLLIN}
+	p.call("poll the parent", unix.SYS_PPOLL, pin(p, poll), 1, pin(p, &unix.Timespec{}), 0, 0).zero = true
+}
+
+// NewSession makes the child the leader of a new session.
+func (p *Program) NewSession() { p.call("setsid", unix.SYS_SETSID) }
+
+// ControllingTerminal makes tty the terminal of the child's session.
+func (p *Program) ControllingTerminal(tty *os.File) {
+	p.call("ioctl TIOCSCTTY", unix.SYS_IOCTL, p.file(tty), unix.TIOCSCTTY, 0)
+}
+
+// Dup makes f descriptor number to as well. f's own number must be above every to.
+func (p *Program) Dup(f *os.File, to int) {
+	p.call("dup3", unix.SYS_DUP3, p.file(f), uintptr(to), 0)
+}
+
+// CloseOnExec has every descriptor from 3 on closed by the exec.
+func (p *Program) CloseOnExec() {
+	p.call("close_range", unix.SYS_CLOSE_RANGE, 3, uintptr(^uint32(0)), unix.CLOSE_RANGE_CLOEXEC)
+}
+
+// Umask sets the file mode creation mask.
+func (p *Program) Umask(mask uint32) { p.call("umask", unix.SYS_UMASK, uintptr(mask)) }
+
+// Rlimit sets a resource limit, see setrlimit(2).
+func (p *Program) Rlimit(resource int, soft, hard uint64) {
+	lim := &unix.Rlimit{Cur: soft, Max: hard}
+	p.call("setrlimit", unix.SYS_PRLIMIT64, 0, uintptr(resource), pin(p, lim), 0)
+}
+
+// SetGroups sets the supplementary groups.
+func (p *Program) SetGroups(gids []uint32) {
+	var addr uintptr
+	if len(gids) > 0 {
+		gids = slices.Clone(gids)
+		addr = pin(p, &gids[0])
+	}
+	p.call("setgroups", unix.SYS_SETGROUPS, uintptr(len(gids)), addr)
+}
+
+// SetUser sets the real, effective and saved group and user ID; capabilities stay permitted.
+func (p *Program) SetUser(uid, gid uint32) {
+	p.call("prctl PR_SET_KEEPCAPS", unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, 1)
+	p.call("setgid", unix.SYS_SETRESGID, uintptr(gid), uintptr(gid), uintptr(gid))
+	p.call("setuid", unix.SYS_SETRESUID, uintptr(uid), uintptr(uid), uintptr(uid))
+	p.call("prctl PR_SET_KEEPCAPS", unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, 0)
+}
+
+// NoNewPrivs has no exec gain privileges from now on.
+func (p *Program) NoNewPrivs() {
+	p.call("prctl PR_SET_NO_NEW_PRIVS", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1)
+}
+
+// sockFprog is struct sock_fprog of linux/filter.h.
+type sockFprog struct {
+	len    uint16
+	filter *byte
+}
+
+// Seccomp loads a system call filter: an array of struct sock_filter, of 8 bytes each. It needs
+// CAP_SYS_ADMIN or [Program.NoNewPrivs], and all that follows is subject to it.
+func (p *Program) Seccomp(filter []byte) {
+	filter = slices.Clone(filter)
+	p.pins.Pin(&filter[0])
+	prog := &sockFprog{len: uint16(len(filter) / 8), filter: &filter[0]}
+	p.call("seccomp", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, pin(p, prog))
+}
+
+// Chdir goes to an absolute path as the container sees it, but through none of the magic links
+// of /proc: at this moment /proc/self/fd leads to the host's files (CVE-2024-21626). It gives
+// a value for [Program.ChdirAgain].
+func (p *Program) Chdir(path string) Reg {
+	return p.chdir(path, unix.EACCES)
+}
+
+// ChdirAgain tries again if permission was denied: the container's user may reach what root may
+// not (FUSE, NFS).
+func (p *Program) ChdirAgain(path string, first Reg) {
+	p.call("chdir", opSkipUnlessZero, uintptr(first)).skip = 2
+	p.chdir(path)
+}
+
+func (p *Program) chdir(path string, tolerate ...syscall.Errno) Reg {
+	how := &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_NO_MAGICLINKS,
+	}
+	step := "chdir to " + path
+	open := p.call(step, unix.SYS_OPENAT2, fdcwd, p.str(path), pin(p, how), unsafe.Sizeof(*how)).or(1, tolerate...)
+	dir := p.result(open)
+	p.call(step, unix.SYS_FCHDIR).from(0, dir)
+	return dir
+}
+
+// Exec executes a program, looked up from the root or the working directory. It is the last step.
+func (p *Program) Exec(step, path string, args, env []string) {
+	p.call(step, unix.SYS_EXECVE, p.str(path), p.strs(args), p.strs(env))
+}
+
+// fdcwd is AT_FDCWD as an argument.
+const fdcwd = ^uintptr(-unix.AT_FDCWD - 1)
