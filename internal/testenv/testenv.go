@@ -112,7 +112,7 @@ func hasFilesystem(t testing.TB, name string) bool {
 // mounted beneath it is unmounted, then it is removed; failing to is the test's failure.
 func TempDir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp(diskDir(t), "tarn-test-")
+	dir, err := os.MkdirTemp(diskDir(t), "tarn-test-") //nolint:usetesting // t.TempDir takes no parent
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +162,7 @@ func diskDir(t testing.TB) string {
 		if err := syscall.Statfs(dir, &st); err != nil {
 			continue
 		}
-		if !slices.Contains([]int64{tmpfsMagic, ramfsMagic, overlayMagic}, int64(st.Type)) {
+		if !slices.Contains([]int64{tmpfsMagic, ramfsMagic, overlayMagic}, int64(st.Type)) { //nolint:unconvert // int32 on some architectures
 			return dir
 		}
 	}

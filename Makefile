@@ -1,0 +1,41 @@
+# make help lists what there is.
+
+SHELL := /bin/bash
+export CGO_ENABLED := 0
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+BASE := base/image/base.tar.zst
+
+.DEFAULT_GOAL := build
+.PHONY: build demo test lint fuzz bench clean help
+
+build: $(BASE) ## Build bin/tarn, one static binary with the default image in it
+	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/tarn ./cmd/tarn
+
+$(BASE): $(wildcard scripts/base/*.go) scripts/base/go.mod scripts/base/go.sum
+	@echo 'base: compiling the default image (half a minute, once)'
+	cd scripts/base && go run . -o ../../$(BASE)
+
+demo: build ## Set up, build, and show the main job on the embedded image
+	@scripts/setup.sh demo
+	@scripts/demo.sh
+
+test: build ## Set up, and run all tests, those that need root included
+	@scripts/test.sh
+
+lint: $(BASE) ## Check style, formatting and the walls between packages
+	@scripts/lint.sh
+
+fuzz: ## Run each fuzz target for FUZZTIME (20s)
+	@scripts/fuzz.sh
+
+bench: build ## Compare with other tools on this machine, writing bench/RESULTS.md (as root)
+	@scripts/setup.sh bench
+	@scripts/debian-root.sh
+	go run ./bench
+
+clean: ## Remove what was built here (not the caches of the tests and of Go)
+	rm -rf bin $(BASE)
+
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
