@@ -3,7 +3,6 @@ package erofs
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"io"
 	"slices"
@@ -12,8 +11,8 @@ import (
 // Check proves that the image is sound: every inode, directory, target,
 // attribute and chunk index is well formed and inside the image or its device;
 // nothing overlaps; every directory has one name and right "." and "..";
-// link counts and the number of inodes are right; and the metadata has the
-// digest that the superblock's UUID is made of. It does not look into devices.
+// link counts and the number of inodes are right; and all metadata has the
+// digest that the UUID is made of. It does not look into devices.
 // The error says what is wrong with which path.
 func (im *Image) Check(ctx context.Context) error {
 	c := &checker{image: im, inodes: map[uint64]*links{}, room: im.size}
@@ -155,7 +154,7 @@ func (c *checker) finish() error {
 	if end != c.image.size {
 		return fmt.Errorf("%w: %d bytes are used of %d", ErrCorrupt, end, c.image.size)
 	}
-	digest := sha256.New()
+	digest := c.image.super.newDigest()
 	section := io.NewSectionReader(c.image.r, deviceTable, metaEnd-deviceTable)
 	if _, err := io.Copy(digest, section); err != nil {
 		return err

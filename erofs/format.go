@@ -2,10 +2,10 @@ package erofs
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"hash"
-	"hash/crc32"
 )
 
 // The names below follow fs/erofs/erofs_fs.h of Linux.
@@ -26,7 +26,6 @@ const (
 	maxBlocks     = 1<<32 - 1 // block addresses are 32 bits, and the last one is nullBlock
 	nullBlock     = 1<<32 - 1 // EROFS_NULL_ADDR
 
-	featureChecksum    = 0x1 // EROFS_FEATURE_COMPAT_SB_CHKSUM
 	featureMtime       = 0x2 // EROFS_FEATURE_COMPAT_MTIME
 	featureChunked     = 0x4 // EROFS_FEATURE_INCOMPAT_CHUNKED_FILE
 	featureDeviceTable = 0x8 // EROFS_FEATURE_INCOMPAT_DEVICE_TABLE
@@ -48,8 +47,6 @@ type superBlock struct {
 	devices   uint16
 }
 
-func (sb *superBlock) compat() uint32 { return featureChecksum | featureMtime }
-
 func (sb *superBlock) incompat() uint32 {
 	if sb.devices > 0 {
 		return featureChunked | featureDeviceTable
@@ -57,11 +54,14 @@ func (sb *superBlock) incompat() uint32 {
 	return featureChunked
 }
 
-// encode writes the superblock to b, without its checksum.
+// encode writes the superblock to b, which is zero. There is no checksum: it
+// would be EROFS_FEATURE_COMPAT_SB_CHKSUM, which erofs-utils does not handle
+// with blocks smaller than the superblock's offset (its mkfs.erofs leaves it
+// out, its fsck.erofs crashes). The UUID takes its place, see imageUUID.
 func (sb *superBlock) encode(b []byte) {
 	le := binary.LittleEndian
 	le.PutUint32(b[0:], superMagic)
-	le.PutUint32(b[8:], sb.compat())
+	le.PutUint32(b[8:], featureMtime)
 	b[12] = sb.blockBits
 	le.PutUint16(b[14:], sb.rootNID)
 	le.PutUint64(b[16:], sb.inodes)
@@ -93,7 +93,6 @@ func decodeSuperBlock(b []byte) (superBlock, error) {
 	}
 	var want [superSize]byte
 	sb.encode(want[:])
-	copy(want[4:8], b[4:8])
 	if want != [superSize]byte(b) {
 		return sb, fmt.Errorf("%w: superblock has other features (compat %#x, incompat %#x) or values",
 			ErrUnsupported, le.Uint32(b[8:]), le.Uint32(b[80:]))
@@ -101,26 +100,26 @@ func decodeSuperBlock(b []byte) (superBlock, error) {
 	return sb, nil
 }
 
-// superChecksum computes the checksum field over the block that holds the
-// superblock, from the superblock on, as erofs_superblock_csum_verify of the
-// kernel does: crc32c without the final inversion, the field itself as zero.
-func superChecksum(block []byte) uint32 {
-	table := crc32.MakeTable(crc32.Castagnoli)
-	var zero [4]byte
-	crc := crc32.Update(0, table, block[:4])
-	crc = crc32.Update(crc, table, zero[:])
-	return ^crc32.Update(crc, table, block[8:])
+// inodeStart returns where the first inode, the root, lies: on the first block
+// boundary after the device table.
+func inodeStart(devices int, blockBits byte) int64 {
+	return roundUp(deviceTable+deviceSlot*int64(devices), int64(1)<<blockBits)
 }
 
-// superBlockEnd returns where the checksummed range ends: the first block
-// boundary after the superblock's start.
-func superBlockEnd(blockBits byte) int64 {
-	block := int64(1) << blockBits
-	return superOffset/block*block + block
+// newDigest begins the digest of an image's metadata, all bytes from the
+// superblock on, with the superblock; the UUID in it counts as zero.
+func (sb superBlock) newDigest() hash.Hash {
+	sb.uuid = [16]byte{}
+	var b [superSize]byte
+	sb.encode(b[:])
+	digest := sha256.New()
+	digest.Write(b[:])
+	return digest
 }
 
-// imageUUID makes a version 8 UUID (RFC 9562) of the digest of the metadata:
-// distinct layers need distinct UUIDs for overlayfs to keep inode numbers.
+// imageUUID makes a version 8 UUID (RFC 9562) of the digest of the metadata. It
+// tells damage, and overlayfs needs layers with distinct UUIDs to keep inode
+// numbers.
 func imageUUID(digest hash.Hash) [16]byte {
 	uuid := [16]byte(digest.Sum(nil))
 	uuid[6] = uuid[6]&0x0f | 0x80

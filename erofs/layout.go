@@ -57,14 +57,11 @@ type gap struct{ start, end int64 }
 const maxGaps = 8
 
 func newLayout(devices []Device, opts Options) *layout {
-	start := deviceTable + deviceSlot*int64(len(devices))
-	l := &layout{
+	start := inodeStart(len(devices), opts.BlockBits)
+	return &layout{
 		devices: devices, opts: opts, blockSize: 1 << opts.BlockBits,
-		byNode: make(map[*Inode]int32),
+		byNode: make(map[*Inode]int32), inodeStart: start, cursor: start,
 	}
-	l.inodeStart = roundUp(start, l.blockSize)
-	l.cursor = l.inodeStart
-	return l
 }
 
 // run lays out the tree.

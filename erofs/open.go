@@ -1,7 +1,7 @@
 package erofs
 
 import (
-	"encoding/binary"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -40,24 +40,21 @@ func Open(r io.ReaderAt, size int64) (*Image, error) {
 }
 
 func (im *Image) open() error {
-	b := make([]byte, superSize)
-	if err := im.readAt(b, superOffset); err != nil {
+	b := make([]byte, deviceTable)
+	if err := im.readAt(b, 0); err != nil {
 		return err
 	}
+	boot, super := b[:superOffset], b[superOffset:]
+	if bytes.ContainsFunc(boot, func(r rune) bool { return r != 0 }) {
+		return fmt.Errorf("%w: data before the superblock", ErrCorrupt)
+	}
 	var err error
-	if im.super, err = decodeSuperBlock(b); err != nil {
+	if im.super, err = decodeSuperBlock(super); err != nil {
 		return err
 	}
 	blockBits := im.super.blockBits
 	if int64(im.super.blocks)<<blockBits != im.size {
 		return fmt.Errorf("%w: it has %d bytes, its superblock says %d", ErrCorrupt, im.size, int64(im.super.blocks)<<blockBits)
-	}
-	b = make([]byte, superBlockEnd(blockBits)-superOffset)
-	if err := im.readAt(b, superOffset); err != nil {
-		return err
-	}
-	if sum := binary.LittleEndian.Uint32(b[4:]); sum != superChecksum(b) {
-		return fmt.Errorf("%w: checksum of the superblock", ErrCorrupt)
 	}
 	table := make([]byte, deviceSlot*int(im.super.devices))
 	if err := im.readAt(table, deviceTable); err != nil {
@@ -66,7 +63,10 @@ func (im *Image) open() error {
 	for slot := range slices.Chunk(table, deviceSlot) {
 		im.devices = append(im.devices, decodeDevice(slot))
 	}
-	im.inodeStart = roundUp(deviceTable+int64(len(table)), im.BlockSize())
+	im.inodeStart = inodeStart(len(im.devices), blockBits)
+	if int64(im.super.rootNID)<<inodeSlotBits != im.inodeStart {
+		return fmt.Errorf("%w: inode %d cannot be the root", ErrCorrupt, im.super.rootNID)
+	}
 	return nil
 }
 

@@ -2,8 +2,6 @@ package erofs
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/binary"
 	"fmt"
 	"hash"
 	"io"
@@ -58,9 +56,15 @@ func checkDevices(devices []Device, opts Options) error {
 // write writes what has been laid out, in the order of the image but for the
 // superblock.
 func (l *layout) write(w io.WriterAt) error {
-	out := &stream{w: w, offset: deviceTable, digest: sha256.New()}
-	table := l.deviceTable()
-	out.put(table)
+	super := superBlock{
+		blockBits: l.opts.BlockBits,
+		rootNID:   uint16(l.nodes[0].nid()),
+		inodes:    uint64(len(l.nodes)),
+		blocks:    uint32(l.end >> l.opts.BlockBits),
+		devices:   uint16(len(l.devices)),
+	}
+	out := &stream{w: w, offset: deviceTable, digest: super.newDigest()}
+	out.put(l.deviceTable())
 	out.padTo(l.inodeStart)
 	l.writeInodes(out)
 	out.padTo(roundUp(l.cursor, l.blockSize))
@@ -73,7 +77,13 @@ func (l *layout) write(w io.WriterAt) error {
 	if err := l.writeSpilled(w); err != nil {
 		return err
 	}
-	return l.writeSuper(w, table, out.digest)
+	super.uuid = imageUUID(out.digest)
+	head := make([]byte, deviceTable)
+	super.encode(head[superOffset:])
+	if _, err := w.WriteAt(head, 0); err != nil {
+		return fmt.Errorf("erofs: write: %w", err)
+	}
+	return nil
 }
 
 func (l *layout) deviceTable() []byte {
@@ -86,27 +96,6 @@ func (l *layout) deviceTable() []byte {
 		next += blocks
 	}
 	return table
-}
-
-// writeSuper writes the bytes up to the inodes.
-func (l *layout) writeSuper(w io.WriterAt, table []byte, digest hash.Hash) error {
-	sb := superBlock{
-		blockBits: l.opts.BlockBits,
-		rootNID:   uint16(l.nodes[0].nid()),
-		inodes:    uint64(len(l.nodes)),
-		blocks:    uint32(l.end >> l.opts.BlockBits),
-		uuid:      imageUUID(digest),
-		devices:   uint16(len(l.devices)),
-	}
-	b := make([]byte, l.inodeStart)
-	sb.encode(b[superOffset:])
-	copy(b[deviceTable:], table)
-	checksum := superChecksum(b[superOffset:superBlockEnd(l.opts.BlockBits)])
-	binary.LittleEndian.PutUint32(b[superOffset+4:], checksum)
-	if _, err := w.WriteAt(b, 0); err != nil {
-		return fmt.Errorf("erofs: write: %w", err)
-	}
-	return nil
 }
 
 func (l *layout) writeSpilled(w io.WriterAt) error {
