@@ -1,0 +1,68 @@
+package layer
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/tarnfs/tarn/erofs"
+)
+
+// The forms in which a layer's tar says that something below it is gone (OCI image
+// specification, layer.md, "Whiteouts"), and in which overlayfs wants to be told
+// (Documentation/filesystems/overlayfs.rst, "whiteouts and opaque directories").
+const (
+	// WhiteoutPrefix before a name hides the name in the layers below.
+	WhiteoutPrefix = ".wh."
+	// metadataPrefix begins the names of AUFS's own files.
+	metadataPrefix = ".wh..wh."
+	// WhiteoutOpaque in a directory hides all its names in the layers below.
+	WhiteoutOpaque = ".wh..wh..opq"
+
+	// XattrOpaque with the value "y" makes a directory opaque.
+	XattrOpaque = "trusted.overlay.opaque"
+	// xattrOverlay begins the names overlayfs acts upon, xattrEscape those which
+	// it shows to users without the second "overlay.".
+	xattrOverlay = "trusted.overlay."
+	xattrEscape  = "trusted.overlay.overlay."
+)
+
+func isMetadata(name string) bool { return strings.HasPrefix(name, metadataPrefix) }
+
+func newWhiteout() *erofs.Inode {
+	return &erofs.Inode{Mode: erofs.ModeChar, Rdev: erofs.MakeDev(0, 0)}
+}
+
+// marker puts what an entry named .wh.* says into its directory. It returns false
+// if the entry is not one.
+func (s *scan) marker(p path) (bool, error) {
+	if len(p) == 0 {
+		return false, nil
+	}
+	last := p[len(p)-1]
+	hidden, ok := strings.CutPrefix(last, WhiteoutPrefix)
+	if !ok || isMetadata(last) && last != WhiteoutOpaque {
+		return false, nil
+	}
+	if hidden == "" || hidden == "." || hidden == ".." {
+		return true, fmt.Errorf("%w: a whiteout of %q", ErrUnsafe, hidden)
+	}
+	parent, err := s.parent(p)
+	if err != nil {
+		return true, err
+	}
+	if last == WhiteoutOpaque {
+		parent.dir.opaque = true
+		return true, nil
+	}
+	return true, s.whiteout(parent, hidden)
+}
+
+// whiteout notes that name in parent is hidden, which matters if the layer turns
+// out to have no file of that name itself.
+func (s *scan) whiteout(parent *node, name string) error {
+	if err := s.count(); err != nil {
+		return err
+	}
+	parent.dir.whiteouts = append(parent.dir.whiteouts, name)
+	return nil
+}
