@@ -8,18 +8,22 @@ import (
 	"cmp"
 	"os"
 
+	"github.com/tarnfs/tarn/rootfs"
 	"github.com/tarnfs/tarn/store"
 )
 
 // Engine does everything that tarn can do with one store.
 type Engine struct {
-	Store *store.Store
+	Store  *store.Store
+	Driver rootfs.Driver // gives layers as directories
 }
 
 // Options says where things are. The zero Options means the environment's, or the default.
 type Options struct {
 	Root string // of the store; else $TARN_ROOT, else store.DefaultRoot
 	Run  string // of mounts and whatever may vanish at reboot; else $TARN_RUN, else store.DefaultRun
+	// Driver is the name of the storage driver; else $TARN_STORAGE_DRIVER, else rootfs.Auto.
+	Driver string
 }
 
 // Open opens the store, and makes it if it is not there.
@@ -31,5 +35,14 @@ func Open(opts Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Engine{Store: s}, nil
+	driver, err := rootfs.NewDriver(cmp.Or(opts.Driver, os.Getenv("TARN_STORAGE_DRIVER")), s.Run())
+	if err != nil {
+		return nil, err
+	}
+	return &Engine{Store: s, Driver: driver}, nil
+}
+
+// driverLayer says where a layer is, in the driver's terms.
+func driverLayer(l store.Layer) rootfs.Layer {
+	return rootfs.Layer{DiffID: string(l.DiffID), Dir: l.Dir(), Tar: l.TarPath(), Index: l.IndexPath()}
 }

@@ -1,0 +1,85 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/tarnfs/tarn/image"
+)
+
+// ImportOptions says what image to make of a root file system's tar.
+type ImportOptions struct {
+	Name     string          // with or without a tag; "" for an image without a name
+	Config   image.RunConfig // how containers of it run
+	Changes  []string        // Dockerfile instructions, applied to Config
+	Message  string          // of the image's one step of history
+	Author   string
+	Platform image.Platform // zero: this machine's
+}
+
+// Import makes an image of one layer from r, the tar of a root file system, plain or compressed by
+// gzip or zstd, and gives its ID. The same tar with the same options and SOURCE_DATE_EPOCH gives
+// the same ID.
+func (e *Engine) Import(ctx context.Context, r io.Reader, opts ImportOptions) (image.Digest, error) {
+	names, err := parseName(opts.Name)
+	if err != nil {
+		return "", err
+	}
+	config, err := importConfig(opts)
+	if err != nil {
+		return "", err
+	}
+	if err := e.Store.CollectLeftovers(); err != nil {
+		return "", err
+	}
+	staged, err := e.stageTar(ctx, r)
+	if err != nil {
+		return "", fmt.Errorf("import %s: %w", opts.Name, err)
+	}
+	config.RootFS.DiffIDs = []image.Digest{staged.diffID}
+	id, err := e.publishNew(ctx, names, config, []image.Descriptor{tarDescriptor(staged.diffID, staged.size)}, staged)
+	return id, errors.Join(err, staged.abort())
+}
+
+// publishNew publishes an image that is made here, with one new layer.
+func (e *Engine) publishNew(ctx context.Context, names []image.Reference, config *image.Config, layers []image.Descriptor, staged ...*stagedLayer) (image.Digest, error) {
+	raw, err := config.Marshal()
+	if err != nil {
+		return "", err
+	}
+	manifest, err := newManifest(raw, layers)
+	if err != nil {
+		return "", err
+	}
+	img, err := e.publish(ctx, &draft{
+		config: raw, manifest: manifest, names: names, layers: config.RootFS.DiffIDs, staged: staged,
+	})
+	return img.ID, err
+}
+
+func importConfig(opts ImportOptions) (*image.Config, error) {
+	created, err := timestamp()
+	if err != nil {
+		return nil, err
+	}
+	run := opts.Config.Clone()
+	if err := run.ApplyChanges(opts.Changes); err != nil {
+		return nil, err
+	}
+	platform := opts.Platform
+	if platform.OS == "" {
+		platform = image.HostPlatform()
+	}
+	return &image.Config{
+		Created: &created, Author: opts.Author,
+		Architecture: platform.Architecture, OS: platform.OS, Variant: platform.Variant,
+		Config: run, RootFS: image.RootFS{Type: "layers"},
+		History: []image.History{{
+			Created: &created, CreatedBy: "tarn import", Author: opts.Author,
+			Comment: cmp.Or(opts.Message, "imported from a tar"),
+		}},
+	}, nil
+}

@@ -1,0 +1,117 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/tarnfs/tarn/image"
+	"github.com/tarnfs/tarn/store"
+)
+
+// draft is an image whose layers are staged or in the store, about to be published.
+type draft struct {
+	config   []byte
+	manifest []byte
+	names    []image.Reference // without any, the image is kept without a name
+	layers   []image.Digest    // all that it needs
+	staged   []*stagedLayer    // those of them that are not in the store
+}
+
+// errGone says that a layer thought to be in the store was removed meanwhile.
+var errGone = errors.New("a layer was removed at the same time")
+
+// publish makes the image visible, all of it or nothing. Nothing is visible before its layers are.
+func (e *Engine) publish(ctx context.Context, d *draft) (store.Image, error) {
+	lock, err := e.Store.Shared(ctx)
+	if err != nil {
+		return store.Image{}, err
+	}
+	img, err := e.publishLocked(lock, d)
+	return img, errors.Join(err, lock.Unlock())
+}
+
+func (e *Engine) publishLocked(lock *store.Lock, d *draft) (store.Image, error) {
+	for _, staged := range d.staged {
+		if err := staged.publish(lock); err != nil {
+			return store.Image{}, err
+		}
+	}
+	for _, diffID := range d.layers {
+		if !e.Store.HasLayer(diffID) {
+			return store.Image{}, fmt.Errorf("%w: %s", errGone, diffID)
+		}
+	}
+	id, err := e.Store.PutBlob(lock, d.config)
+	if err != nil {
+		return store.Image{}, err
+	}
+	manifest, err := e.Store.PutBlob(lock, d.manifest)
+	if err != nil {
+		return store.Image{}, err
+	}
+	img := store.Image{Manifest: manifest, ID: id, Created: time.Now().UTC()}
+	if len(d.names) == 0 {
+		return img, e.Store.SetImage(lock, img)
+	}
+	for _, name := range d.names {
+		img.Name = name.WithDefaultTag().String()
+		if err := e.Store.SetImage(lock, img); err != nil {
+			return store.Image{}, err
+		}
+	}
+	return img, nil
+}
+
+// newManifest makes the manifest of an image whose layers are kept as plain tars.
+func newManifest(config []byte, layers []image.Descriptor) ([]byte, error) {
+	if layers == nil {
+		layers = []image.Descriptor{}
+	}
+	return json.Marshal(&image.Manifest{
+		SchemaVersion: 2,
+		MediaType:     image.MediaTypeManifest,
+		Config: image.Descriptor{
+			MediaType: image.MediaTypeConfig, Digest: image.DigestBytes(config), Size: int64(len(config)),
+		},
+		Layers: layers,
+	})
+}
+
+// tarDescriptor describes a layer that is kept as a plain tar.
+func tarDescriptor(diffID image.Digest, size int64) image.Descriptor {
+	return image.Descriptor{MediaType: image.MediaTypeLayer, Digest: diffID, Size: size}
+}
+
+// timestamp is the time that goes into images: SOURCE_DATE_EPOCH if that is set
+// (reproducible-builds.org/specs/source-date-epoch), so that the same work gives the same image.
+func timestamp() (time.Time, error) {
+	value, set := os.LookupEnv("SOURCE_DATE_EPOCH")
+	if !set || value == "" {
+		return time.Now().UTC(), nil
+	}
+	seconds, err := strconv.ParseInt(value, 10, 64)
+	if err != nil || seconds < 0 {
+		return time.Time{}, fmt.Errorf("SOURCE_DATE_EPOCH=%q: want seconds since 1970", value)
+	}
+	return time.Unix(seconds, 0).UTC(), nil
+}
+
+// parseName reads a name that an image is to be given: "" for none.
+func parseName(name string) ([]image.Reference, error) {
+	if name == "" {
+		return nil, nil
+	}
+	ref, err := image.ParseReference(name)
+	if err != nil {
+		return nil, err
+	}
+	if ref.Digest() != "" {
+		return nil, fmt.Errorf("%w %q: a name that is given cannot have a digest", image.ErrReference, name)
+	}
+	return []image.Reference{ref.WithDefaultTag()}, nil
+}
