@@ -1,6 +1,7 @@
 package erofs
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -78,7 +79,7 @@ func (f *fileData) piece(p []byte, offset int64, next *int) (int, error) {
 	if n == len(p) {
 		return n, nil
 	}
-	if err == nil || err == io.EOF { //nolint:errorlint // ReaderAt returns io.EOF itself
+	if err == nil || errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
 	return n, fmt.Errorf("erofs: device %d: %w", e.Device, err)

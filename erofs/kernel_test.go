@@ -26,7 +26,7 @@ func mountImage(t testing.TB, image string, devices []string, directIO bool) str
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(fsfd)
+	defer func() { _ = unix.Close(fsfd) }()
 	check := func(what string, err error) {
 		if err != nil {
 			log := make([]byte, 4096)
@@ -45,7 +45,7 @@ func mountImage(t testing.TB, image string, devices []string, directIO bool) str
 	check("create", unix.FsconfigCreate(fsfd))
 	mnt, err := unix.Fsmount(fsfd, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_RDONLY)
 	check("fsmount", err)
-	defer unix.Close(mnt)
+	defer func() { _ = unix.Close(mnt) }()
 	target := filepath.Join(testenv.TempDir(t), "mnt")
 	if err := os.Mkdir(target, 0o755); err != nil {
 		t.Fatal(err)
@@ -205,7 +205,7 @@ func (v *kernelView) compareDir(path string, want *Inode) {
 			v.t.Errorf("%q: entry %d is %q, want %q", path, i, e.Name(), want.Entries[i].Name)
 			return
 		}
-		if kind := (&Inode{Mode: want.Entries[i].Inode.Mode}).Mode & ModeType; e.Type().IsDir() != (kind == ModeDir) {
+		if isDir := want.Entries[i].Inode.Mode&ModeType == ModeDir; e.Type().IsDir() != isDir {
 			v.t.Errorf("%q: entry %q has type %v", path, e.Name(), e.Type())
 		}
 		// Paths longer than PATH_MAX cannot be looked at this way.

@@ -48,6 +48,8 @@ type layout struct {
 	spillData  int64
 	metaEnd    int64
 	end        int64
+
+	dirBlock dirBlock // scratch space for writing
 }
 
 // gap is free space inside one block.
@@ -205,7 +207,8 @@ func (l *layout) placeChunks(n *node, index int32) (int64, error) {
 	}
 	n.layout, n.bits = layoutChunked, plan.bits
 	if len(plan.extents) > 0 && !plan.contiguous() {
-		n.plan = &plan
+		kept := plan
+		n.plan = &kept
 	}
 	if plan.spillSpan > 0 {
 		l.spillData += plan.spillData

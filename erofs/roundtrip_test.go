@@ -271,8 +271,12 @@ func TestRoundTrip(t *testing.T) {
 		),
 		"xattrs": dir(
 			Entry{"all", &Inode{Mode: ModeDir | 0o755, Xattrs: []Xattr{
-				{"user.a", []byte("1")}, {"trusted.overlay.opaque", []byte("y")}, {"security.capability", make([]byte, 20)},
-				{"system.posix_acl_access", []byte{2, 0, 0, 0}}, {"system.posix_acl_default", []byte{2, 0, 0, 0}}, {"user.empty", nil},
+				{"user.a", []byte("1")},
+				{"trusted.overlay.opaque", []byte("y")},
+				{"security.capability", make([]byte, 20)},
+				{"system.posix_acl_access", []byte{2, 0, 0, 0}},
+				{"system.posix_acl_default", []byte{2, 0, 0, 0}},
+				{"user.empty", nil},
 			}}},
 			Entry{"large", &Inode{Mode: ModeDir | 0o755, Xattrs: []Xattr{{"user.large", deviceData(MaxXattrValue, 3)}}, Entries: []Entry{{"x", file(0)}}}},
 			Entry{"middle", &Inode{Mode: ModeSymlink | 0o777, Target: "t", Xattrs: []Xattr{{"trusted.middle", make([]byte, 440)}}}},

@@ -63,7 +63,7 @@ func (l *layout) write(w io.WriterAt) error {
 		blocks:    uint32(l.end >> l.opts.BlockBits),
 		devices:   uint16(len(l.devices)),
 	}
-	out := &stream{w: w, offset: deviceTable, digest: super.newDigest()}
+	out := newStream(w, deviceTable, super.newDigest())
 	out.put(l.deviceTable())
 	out.padTo(l.inodeStart)
 	l.writeInodes(out)
@@ -127,7 +127,7 @@ func (l *layout) writeInodes(out *stream) {
 	for _, index := range order {
 		n := &l.nodes[index]
 		out.padTo(n.offset)
-		out.put(l.inode(n, index))
+		out.buf = l.appendInode(out.buf, n, index)
 		out.buf = appendXattrs(out.buf, n.in.Mode, n.in.Xattrs)
 		switch n.layout {
 		case layoutInline:
@@ -140,8 +140,8 @@ func (l *layout) writeInodes(out *stream) {
 	}
 }
 
-// inode returns the fixed part of an inode.
-func (l *layout) inode(n *node, index int32) []byte {
+// appendInode appends the fixed part of an inode.
+func (l *layout) appendInode(b []byte, n *node, index int32) []byte {
 	d := diskInode{
 		layout: n.layout,
 		mode:   uint16(n.in.Mode),
@@ -166,9 +166,9 @@ func (l *layout) inode(n *node, index int32) []byte {
 	case ModeChar, ModeBlock:
 		d.union = n.in.Rdev
 	}
-	var b [inodeSize]byte
-	d.encode(b[:])
-	return b[:]
+	b = append(b, make([]byte, inodeSize)...)
+	d.encode(b[len(b)-inodeSize:])
+	return b
 }
 
 func (l *layout) writeChunks(out *stream, n *node) {
@@ -206,8 +206,7 @@ func (l *layout) appendFlat(b []byte, index int32) []byte {
 // appendDir appends the contents of a directory.
 func (l *layout) appendDir(b []byte, index int32) []byte {
 	n := &l.nodes[index]
-	start := len(b)
-	var block dirBlock
+	start, block := len(b), &l.dirBlock
 	dirNames(n.in.Entries, func(name string, entry int) {
 		child := index
 		switch entry {
@@ -236,7 +235,11 @@ type stream struct {
 	err    error
 }
 
-const streamBuffer = 1 << 20
+const streamBuffer = 1 << 18
+
+func newStream(w io.WriterAt, offset int64, digest hash.Hash) *stream {
+	return &stream{w: w, offset: offset, digest: digest, buf: make([]byte, 0, streamBuffer+streamBuffer/4)}
+}
 
 func (s *stream) put(b []byte) {
 	s.buf = s.flushLarge(append(s.buf, b...))
