@@ -63,10 +63,15 @@ func (n *node) emit() {
 		}
 		entries = append(entries, erofs.Entry{Name: name, Inode: child.inode})
 	}
+	whiteouts := false
 	for _, name := range n.dir.whiteouts {
 		if _, real := n.dir.children[name]; !real {
 			entries = append(entries, erofs.Entry{Name: name, Inode: newWhiteout()})
+			whiteouts = true
 		}
+	}
+	if whiteouts {
+		n.inode.Xattrs = append(n.inode.Xattrs, erofs.Xattr{Name: XattrOrigin})
 	}
 	slices.SortFunc(entries, func(a, b erofs.Entry) int { return strings.Compare(a.Name, b.Name) })
 	n.inode.Entries = entries

@@ -20,6 +20,10 @@ const (
 
 	// XattrOpaque with the value "y" makes a directory opaque.
 	XattrOpaque = "trusted.overlay.opaque"
+	// XattrOrigin, empty, says that a directory may hold whiteouts. Overlayfs looks for
+	// them in directories that it merges, and else lists them as devices (fs/overlayfs,
+	// ovl_get_inode: "non-merge dir that may have whiteouts").
+	XattrOrigin = "trusted.overlay.origin"
 	// xattrOverlay begins the names overlayfs acts upon, xattrEscape those which
 	// it shows to users without the second "overlay.".
 	xattrOverlay = "trusted.overlay."
