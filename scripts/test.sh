@@ -5,6 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 export TARN_TEST_CACHE=${TARN_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tarn-test}
+mkdir -p "$TARN_TEST_CACHE" # by this user, not by root
 runner=()
 as_root=()
 if [ "$(id -u)" != 0 ]; then
