@@ -1,0 +1,96 @@
+package engine
+
+import (
+	"context"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tarnfs/tarn/image"
+)
+
+// ImageReport is an image as "docker image inspect" prints it.
+type ImageReport struct {
+	ID           string `json:"Id"`
+	RepoTags     []string
+	RepoDigests  []string
+	Comment      string
+	Created      string
+	Author       string
+	Config       image.RunConfig
+	Architecture string
+	Variant      string `json:",omitempty"`
+	Os           string //nolint:revive // Docker's spelling, which templates use
+	Size         int64
+	GraphDriver  GraphDriver
+	RootFS       RootFSReport
+	Metadata     struct{ LastTagTime string }
+}
+
+// GraphDriver says where the layers are mounted. Of an image all are lower; UpperDir, MergedDir and
+// WorkDir are a container's.
+type GraphDriver struct {
+	Name string
+	Data map[string]string
+}
+
+// RootFSReport lists the layers, the lowest first.
+type RootFSReport struct {
+	Type   string
+	Layers []image.Digest
+}
+
+// InspectImage describes an image.
+func (e *Engine) InspectImage(_ context.Context, ref string) (*ImageReport, error) {
+	img, err := e.Image(ref)
+	if err != nil {
+		return nil, err
+	}
+	size, err := e.size(img.Config)
+	if err != nil {
+		return nil, err
+	}
+	report := &ImageReport{
+		ID: string(img.ID), RepoTags: []string{}, RepoDigests: []string{},
+		Comment: img.Config.Comment, Author: img.Config.Author, Config: img.Config.Config,
+		Architecture: img.Config.Architecture, Variant: img.Config.Variant, Os: img.Config.OS, Size: size,
+		GraphDriver: e.graphDriver(img.Config.RootFS.DiffIDs),
+		RootFS:      RootFSReport{Type: img.Config.RootFS.Type, Layers: img.Config.RootFS.DiffIDs},
+	}
+	if img.Config.Created != nil {
+		report.Created = img.Config.Created.UTC().Format(time.RFC3339Nano)
+	}
+	report.Metadata.LastTagTime = img.Image.Created.UTC().Format(time.RFC3339Nano)
+	return report, e.addNames(report, img.ID)
+}
+
+func (e *Engine) addNames(report *ImageReport, id image.Digest) error {
+	records, err := e.Store.Images()
+	if err != nil {
+		return err
+	}
+	for _, record := range records {
+		if record.ID != id || record.Name == "" {
+			continue
+		}
+		ref, err := image.ParseReference(record.Name)
+		if err != nil {
+			return err
+		}
+		report.RepoTags = append(report.RepoTags, ref.Familiar())
+		if digest := ref.FamiliarName() + "@" + string(record.Manifest); !slices.Contains(report.RepoDigests, digest) {
+			report.RepoDigests = append(report.RepoDigests, digest)
+		}
+	}
+	return nil
+}
+
+// graphDriver says where the layers are when mounted, the top one first as overlay's lowerdir.
+func (e *Engine) graphDriver(layers []image.Digest) GraphDriver {
+	dirs := make([]string, 0, len(layers))
+	for _, diffID := range slices.Backward(layers) {
+		dirs = append(dirs, filepath.Join(e.Store.Run(), "layers", diffID.Hex()))
+	}
+	return GraphDriver{Name: e.Driver.Name(), Data: map[string]string{"LowerDir": strings.Join(dirs, ":")}}
+}
