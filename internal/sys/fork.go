@@ -76,7 +76,7 @@ func Fork(flags uint64, cgroup *os.File, p *Program) (*Child, error) {
 		args.cgroup = uint64(cgroup.Fd())
 	}
 	ops := slices.Concat(p.closeOthers(pipe[1]), p.ops)
-	pid, errno := fork(args, ops, uintptr(pipe[1]), new([2]uint32))
+	pid, errno := fork(args, ops, uintptr(pipe[1]), make([]uintptr, p.regs+1), new([2]uint32))
 	runtime.KeepAlive(p)
 	runtime.KeepAlive(cgroup)
 	if errno != 0 {
@@ -121,7 +121,7 @@ func (c *Child) AwaitExec() error {
 //
 //go:noinline
 //go:norace
-func fork(args *cloneArgs, ops []op, report uintptr, msg *[2]uint32) (uintptr, syscall.Errno) {
+func fork(args *cloneArgs, ops []op, report uintptr, regs []uintptr, msg *[2]uint32) (uintptr, syscall.Errno) {
 	runtimeBeforeFork()
 	pid, _, errno := syscall.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(args)), unsafe.Sizeof(*args), 0)
 	if errno != 0 || pid != 0 {
@@ -129,7 +129,7 @@ func fork(args *cloneArgs, ops []op, report uintptr, msg *[2]uint32) (uintptr, s
 		return pid, errno
 	}
 	runtimeAfterForkInChild()
-	runChild(ops, report, msg)
+	runChild(ops, report, regs, msg)
 	return 0, 0
 }
 
@@ -138,13 +138,12 @@ func fork(args *cloneArgs, ops []op, report uintptr, msg *[2]uint32) (uintptr, s
 //
 //go:nosplit
 //go:norace
-func runChild(ops []op, report uintptr, msg *[2]uint32) {
-	var regs [registers]uintptr
+func runChild(ops []op, report uintptr, regs []uintptr, msg *[2]uint32) {
 	var a [6]uintptr
 	for i := 0; i < len(ops); i++ {
 		o := &ops[i]
 		if o.nr == opSkipUnlessZero {
-			if regs[o.args[0]%registers] != 0 {
+			if regs[o.args[0]] != 0 {
 				i += int(o.skip)
 			}
 			continue
@@ -152,15 +151,15 @@ func runChild(ops []op, report uintptr, msg *[2]uint32) {
 		for j := range a {
 			a[j] = o.args[j]
 			if o.regs&(1<<j) != 0 {
-				a[j] = regs[a[j]%registers]
+				a[j] = regs[a[j]]
 			}
 		}
 		r, _, errno := syscall.RawSyscall6(o.nr, a[0], a[1], a[2], a[3], a[4], a[5])
 		switch {
 		case errno == 0 && (r == 0 || !o.zero):
-			regs[o.save%registers] = r
+			regs[o.save] = r
 		case errno != 0 && (errno == o.tolerate[0] || errno == o.tolerate[1] || errno == o.tolerate[2]):
-			regs[o.save%registers] = 0
+			regs[o.save] = 0
 			i += int(o.skip)
 		default:
 			msg[0], msg[1] = uint32(i), uint32(errno)

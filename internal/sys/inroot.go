@@ -129,3 +129,13 @@ func StatNode(f *os.File) (Node, error) {
 	}
 	return Node{Type: st.Mode & unix.S_IFMT, Perm: st.Mode &^ unix.S_IFMT, Major: unix.Major(st.Rdev), Minor: unix.Minor(st.Rdev)}, nil
 }
+
+// OpenSource opens a path of the host for a bind mount, following symbolic links, without access to
+// what it is.
+func OpenSource(path string) (*os.File, error) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}

@@ -19,11 +19,9 @@ type Program struct {
 	regs Reg
 }
 
-// Reg stands for what a call in the child will return: usually a descriptor. 0 is none.
+// Reg stands for what a call in the child will return: usually a descriptor. 0 is where results go
+// that nobody asked for.
 type Reg uintptr
-
-// registers is a power of two. The first one is where results nobody asked for go.
-const registers = 64
 
 // opSkipUnlessZero is no system call: it skips if the register args[0] is not 0.
 const opSkipUnlessZero = ^uintptr(0)
@@ -52,9 +50,6 @@ func (p *Program) call(step string, nr uintptr, args ...uintptr) *op {
 
 // result reserves a register for what the call gives.
 func (p *Program) result(o *op) Reg {
-	if p.regs+1 >= registers {
-		panic("sys: Program with too many results")
-	}
 	p.regs++
 	o.save = p.regs
 	return p.regs
@@ -240,6 +235,13 @@ func (p *Program) chdir(path string, tolerate ...syscall.Errno) Reg {
 	dir := p.result(open)
 	p.call(step, unix.SYS_FCHDIR).from(0, dir)
 	return dir
+}
+
+// RefuseMagicLinks fails if a path goes through a magic link of /proc. Until the exec, /proc/self/exe
+// is this very program, and a container that executed it could then write to it (CVE-2019-5736).
+func (p *Program) RefuseMagicLinks(step, path string) {
+	how := &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_MAGICLINKS}
+	p.call(step, unix.SYS_OPENAT2, fdcwd, p.str(path), pin(p, how), unsafe.Sizeof(*how))
 }
 
 // Exec executes a program, looked up from the root or the working directory. It is the last step.

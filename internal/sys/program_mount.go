@@ -54,19 +54,24 @@ func (p *Program) Attach(step string, mount *os.File, dir Reg, path string, opti
 		unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH).from(2, target)
 }
 
-// Mask hides a path below dir: a directory behind the mount directory, anything else behind the
-// mount file. A path that is not there needs no hiding.
-func (p *Program) Mask(step string, file, directory *os.File, dir Reg, path string) {
-	const flags = unix.MOVE_MOUNT_F_EMPTY_PATH | unix.MOVE_MOUNT_T_EMPTY_PATH
+// Mask hides a path below dir: a directory behind an empty read-only tmpfs, anything else behind a
+// read-only bind mount of null, an open node. A path that is not there needs no hiding.
+func (p *Program) Mask(step string, null *os.File, dir Reg, path string) {
 	empty := p.str("")
-	// Each directory needs a mount of its own, and how many there are is not known here: so each
-	// mask is a clone.
-	target := p.openBelow(step, dir, path, unix.O_PATH|unix.O_DIRECTORY, 2)
-	mask := p.result(p.call(step, unix.SYS_OPEN_TREE, p.file(directory), empty, cloneTreeFlags))
+	attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY, Propagation: unix.MS_PRIVATE}
+	const flags = unix.MOVE_MOUNT_F_EMPTY_PATH | unix.MOVE_MOUNT_T_EMPTY_PATH
+
+	target := p.openBelow(step, dir, path, unix.O_PATH|unix.O_DIRECTORY, 5)
+	fs := p.result(p.call(step, unix.SYS_FSOPEN, p.str("tmpfs"), unix.FSOPEN_CLOEXEC))
+	p.call(step, unix.SYS_FSCONFIG, 0, unix.FSCONFIG_SET_STRING, p.str("nr_inodes"), p.str("1"), 0).from(0, fs)
+	p.call(step, unix.SYS_FSCONFIG, 0, unix.FSCONFIG_CMD_CREATE, 0, 0, 0).from(0, fs)
+	mask := p.result(p.call(step, unix.SYS_FSMOUNT, 0, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_RDONLY).from(0, fs))
 	p.call(step, unix.SYS_MOVE_MOUNT, 0, empty, 0, empty, flags).from(0, mask).from(2, target)
-	p.call(step, opSkipUnlessZero, uintptr(target)).skip = 3
-	other := p.openBelow(step, dir, path, unix.O_PATH, 2)
-	mask = p.result(p.call(step, unix.SYS_OPEN_TREE, p.file(file), empty, cloneTreeFlags))
+
+	p.call(step, opSkipUnlessZero, uintptr(target)).skip = 4
+	other := p.openBelow(step, dir, path, unix.O_PATH, 3)
+	mask = p.result(p.call(step, unix.SYS_OPEN_TREE, p.file(null), empty, cloneTreeFlags))
+	p.call(step, unix.SYS_MOUNT_SETATTR, 0, empty, unix.AT_EMPTY_PATH, pin(p, attr), unsafe.Sizeof(*attr)).from(0, mask)
 	p.call(step, unix.SYS_MOVE_MOUNT, 0, empty, 0, empty, flags).from(0, mask).from(2, other)
 }
 

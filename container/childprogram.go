@@ -1,0 +1,135 @@
+package container
+
+import (
+	"fmt"
+	"strconv"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/tarnfs/tarn/internal/sys"
+)
+
+// execStep names the last step of the child.
+const execStep = "exec"
+
+// defaultMaxFiles is a container's soft limit of open files, unless it has one of its own: what
+// systemd gives its services. (Go raises this program's own at its start, which the container must
+// not inherit: programs that use select(2) break, and others loop over all descriptors.)
+const defaultMaxFiles = 1024
+
+// writeProgram writes down what the process does before it executes the container's program. The
+// order matters:
+//   - mounts and the cgroup namespace need all capabilities;
+//   - the working directory is entered as root, or else again as the user;
+//   - a seccomp filter needs CAP_SYS_ADMIN or no_new_privs: with the latter it comes last, so that
+//     it need not allow what is done here;
+//   - a parent-death signal is forgotten when user IDs change.
+func (s *starter) writeProgram(p *sys.Program) error {
+	process := s.spec.Process
+	p.NotDumpable()
+	p.ResetSignals()
+	p.NewSession()
+	for i, f := range s.stdio {
+		p.Dup(f, i)
+	}
+	if process.Terminal {
+		p.ControllingTerminal(s.stdio[0])
+	}
+	if s.namespaces.cgroup {
+		p.Unshare(sys.NewCgroup)
+	}
+	proc, err := s.tree.mountProcs(p)
+	if err != nil {
+		return err
+	}
+	if process.OOMScoreAdj != nil {
+		if proc == 0 {
+			return fmt.Errorf("oomScoreAdj without a /proc mount: %w", ErrUnsupported)
+		}
+		p.WriteFile("oom_score_adj", proc, "self/oom_score_adj", strconv.Itoa(*process.OOMScoreAdj))
+	}
+	if err := writeLimits(p, process); err != nil {
+		return err
+	}
+	cwd := p.Chdir(process.Cwd)
+	if !process.NoNewPrivileges && len(s.cfg.Seccomp) > 0 {
+		p.Seccomp(s.cfg.Seccomp)
+	}
+	if err := s.writeCredentials(p); err != nil {
+		return err
+	}
+	p.ChdirAgain(process.Cwd, cwd)
+	p.CloseOnExec()
+	if s.cfg.DieWithParent {
+		p.DieWithParent(s.self)
+	}
+	for _, name := range append([]string{s.program.path}, s.program.interpreters...) {
+		p.RefuseMagicLinks(execStep, name)
+	}
+	if process.NoNewPrivileges {
+		p.NoNewPrivs()
+		if len(s.cfg.Seccomp) > 0 {
+			p.Seccomp(s.cfg.Seccomp)
+		}
+	}
+	p.Exec(execStep, s.program.path, process.Args, process.Env)
+	return nil
+}
+
+func writeLimits(p *sys.Program, process *specs.Process) error {
+	umask := uint32(0o022)
+	if process.User.Umask != nil {
+		umask = *process.User.Umask
+	}
+	p.Umask(umask)
+	hard, err := sys.MaxFiles()
+	if err != nil {
+		return err
+	}
+	files, _ := sys.RlimitNumber("RLIMIT_NOFILE")
+	p.Rlimit(files, min(defaultMaxFiles, hard), hard)
+	for _, l := range process.Rlimits {
+		n, ok := sys.RlimitNumber(l.Type)
+		if !ok {
+			return fmt.Errorf("%w: unknown resource limit %q", ErrSpec, l.Type)
+		}
+		p.Rlimit(n, l.Soft, l.Hard)
+	}
+	return nil
+}
+
+// writeCredentials makes root the container's user with the container's capabilities.
+func (s *starter) writeCredentials(p *sys.Program) error {
+	caps := s.spec.Process.Capabilities
+	if caps == nil {
+		caps = &specs.LinuxCapabilities{}
+	}
+	all, err := sys.KernelCaps()
+	if err != nil {
+		return err
+	}
+	allowed := all
+	if s.noDevices {
+		// Who can make the node of a disk could read it.
+		mknod, err := sys.ParseCaps([]string{"CAP_MKNOD"})
+		if err != nil {
+			return err
+		}
+		allowed &^= mknod
+	}
+	var sets [5]sys.Caps
+	for i, names := range [][]string{caps.Bounding, caps.Effective, caps.Permitted, caps.Inheritable, caps.Ambient} {
+		set, err := sys.ParseCaps(names)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrSpec, err)
+		}
+		// What an older kernel does not know, nobody has.
+		sets[i] = set & allowed
+	}
+	p.BoundCaps(all, sets[0])
+	user := s.spec.Process.User
+	p.SetGroups(user.AdditionalGids)
+	p.SetUser(user.UID, user.GID)
+	p.SetCaps(sets[1], sets[2], sets[3], sets[4])
+	return nil
+}

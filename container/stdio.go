@@ -1,0 +1,102 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/tarnfs/tarn/internal/sys"
+)
+
+// openStdio opens what becomes descriptors 0, 1 and 2.
+func (s *starter) openStdio() error {
+	if s.spec.Process.Terminal {
+		return s.openTerminal()
+	}
+	for i, f := range []*os.File{s.cfg.Stdin, s.cfg.Stdout, s.cfg.Stderr} {
+		if f == nil {
+			null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+			if err != nil {
+				return err
+			}
+			s.stdio[i] = s.keep(null)
+			continue
+		}
+		// Above 2, where no other of the three can take its place.
+		dup, err := sys.DupAbove(f)
+		if err != nil {
+			return err
+		}
+		s.stdio[i] = s.keep(dup)
+		if err := s.givePipe(dup); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// givePipe makes the container's user the owner of a pipe, so that opening /dev/stdout works as it
+// does in other engines. Files and terminals are their owner's and stay so.
+func (s *starter) givePipe(f *os.File) error {
+	node, err := sys.StatNode(f)
+	if err != nil || node.Type != sys.TypeFifo || s.spec.Process.User.UID == 0 {
+		return err
+	}
+	if err := f.Chown(int(s.spec.Process.User.UID), -1); err != nil && !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	return nil
+}
+
+// openTerminal makes a terminal in the container's own devpts, where its programs find it by name
+// too, and shows it as /dev/console.
+func (s *starter) openTerminal() error {
+	if s.tree.pts == nil {
+		return fmt.Errorf("%w: a terminal needs a devpts mount on /dev/pts", ErrSpec)
+	}
+	master, slave, err := sys.OpenTerminal(s.tree.pts)
+	if err != nil {
+		return err
+	}
+	s.terminal = master
+	s.keep(slave)
+	s.stdio = [3]*os.File{slave, slave, slave}
+	if err := slave.Chown(int(s.spec.Process.User.UID), -1); err != nil {
+		return err
+	}
+	if size := s.spec.Process.ConsoleSize; size != nil {
+		if err := sys.SetTerminalSize(master, uint16(size.Width), uint16(size.Height)); err != nil {
+			return err
+		}
+	}
+	if err := s.mountConsole(slave); err != nil {
+		return fmt.Errorf("/dev/console: %w", err)
+	}
+	return nil
+}
+
+func (s *starter) mountConsole(slave *os.File) error {
+	if err := sys.MakeFile(s.tree.dev, "console", 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	// A link here would have the terminal mounted over any file of the container (CVE-2025-52565).
+	target, err := sys.OpenEntry(s.tree.dev, "console", sys.OpenNoFollow)
+	if err != nil {
+		return err
+	}
+	defer target.Close() //nolint:errcheck // O_PATH
+	node, err := sys.StatNode(target)
+	if err != nil {
+		return err
+	}
+	if node.Type != sys.TypeRegular && node.Type != sys.TypeChar {
+		return fmt.Errorf("%w: something else is there", ErrSpec)
+	}
+	console, err := sys.CloneTree(slave, false)
+	if err != nil {
+		return err
+	}
+	defer console.Close() //nolint:errcheck // attached
+	return sys.MoveMount(console, target)
+}
