@@ -59,7 +59,7 @@ func extractOnce(ctx context.Context, l Layer) error {
 	if err != nil {
 		return err
 	}
-	defer root.Close()
+	defer drop(root)
 	if _, err := root.Lstat(wholeTree); !errors.Is(err, os.ErrNotExist) {
 		return err
 	}

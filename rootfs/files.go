@@ -2,6 +2,7 @@ package rootfs
 
 import (
 	"errors"
+	"io"
 	"os"
 	"syscall"
 )
@@ -23,8 +24,8 @@ func openMade(path string, mode os.FileMode) (*os.File, error) {
 	return dir, err
 }
 
-// drop closes files that were only read, or only held.
-func drop(files ...*os.File) {
+// drop closes what was only read, or only held.
+func drop[C io.Closer](files ...C) {
 	for _, f := range files {
 		_ = f.Close()
 	}

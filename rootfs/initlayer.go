@@ -80,7 +80,7 @@ func buildInit(dir string, view *os.File) error {
 	if err != nil {
 		return err
 	}
-	defer image.Close()
+	defer drop(image)
 	missing, err := lacking(image, ".", true, mountPoints())
 	if err != nil || len(missing) == 0 {
 		return err
@@ -93,16 +93,27 @@ func buildInit(dir string, view *os.File) error {
 	if err != nil {
 		return err
 	}
-	defer layer.Close()
+	defer drop(layer)
 	if err := build(layer, image, missing); err != nil {
 		return err
 	}
-	top, err := layer.Open(".")
-	if err != nil {
-		return err
-	}
-	defer drop(top)
-	return sys.Syncfs(top)
+	return syncTree(layer)
+}
+
+// syncTree puts each file and directory on the disk. They are few: syncfs(2) could wait for all
+// that other programs have written.
+func syncTree(layer *os.Root) error {
+	return fs.WalkDir(layer.FS(), ".", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.Type() == fs.ModeSymlink {
+			return err // a symbolic link is part of its directory
+		}
+		f, err := layer.Open(name)
+		if err != nil {
+			return err
+		}
+		defer drop(f)
+		return f.Sync()
+	})
 }
 
 // lacking lists what the init layer must add of what is wanted in the directory dir, which has no

@@ -49,6 +49,10 @@ func options() [][2]string {
 //
 // Source: Documentation/filesystems/overlayfs.rst.
 func Overlay(lowers []*os.File, upper, work *os.File, opts OverlayOptions) (*os.File, error) {
+	lowers, err := visible(lowers)
+	if err != nil {
+		return nil, fmt.Errorf("overlay: %w", err)
+	}
 	fill, err := fillers(len(lowers), upper != nil, opts.Run)
 	if err != nil {
 		return nil, fmt.Errorf("overlay: %w", err)
@@ -59,7 +63,7 @@ func Overlay(lowers []*os.File, upper, work *os.File, opts OverlayOptions) (*os.
 		return nil, fmt.Errorf("overlay of %d layers: %w: the kernel stacks at most %d", len(lowers), ErrTooManyLayers, MaxLowers)
 	}
 	mount, err := overlay(lowers, upper, work, opts)
-	if errors.Is(err, errNoLowerdirPlus) {
+	if errors.Is(err, syscall.EINVAL) && !hasLowerdirPlus() {
 		mount, err = legacyOverlay(lowers, upper, work, opts)
 	}
 	if err != nil {
@@ -75,8 +79,16 @@ func MergedView(upper *os.File, lowers []*os.File, opts OverlayOptions) (*os.Fil
 	return Overlay(slices.Concat([]*os.File{upper}, lowers), nil, nil, opts)
 }
 
-// errNoLowerdirPlus: the kernel is older than 6.8, where layers were one string.
-var errNoLowerdirPlus = errors.New("no lowerdir+")
+// hasLowerdirPlus tells whether the kernel takes layers one by one (Linux 6.8); before, they were one
+// string. It is asked when something was refused.
+func hasLowerdirPlus() bool {
+	fs, err := sys.OpenFS("overlay")
+	if err != nil {
+		return false
+	}
+	defer fs.Close()
+	return fs.String("lowerdir+", "/") == nil
+}
 
 func overlay(lowers []*os.File, upper, work *os.File, opts OverlayOptions) (*os.File, error) {
 	fs, err := sys.OpenFS("overlay")
@@ -90,12 +102,8 @@ func overlay(lowers []*os.File, upper, work *os.File, opts OverlayOptions) (*os.
 		}
 	}
 	set := directorySetter{fs: fs}
-	for i, lower := range lowers {
-		err := set.set("lowerdir+", lower)
-		if i == 0 && errors.Is(err, syscall.EINVAL) {
-			return nil, fmt.Errorf("%w: %w", errNoLowerdirPlus, err)
-		}
-		if err != nil {
+	for _, lower := range lowers {
+		if err := set.set("lowerdir+", lower); err != nil {
 			return nil, err
 		}
 	}
@@ -133,7 +141,25 @@ func (s *directorySetter) set(key string, dir *os.File) error {
 		}
 		s.paths = true
 	}
-	return s.fs.String(key, sys.FDPath(dir))
+	if err := s.fs.String(key, sys.FDPath(dir)); err != nil {
+		return fmt.Errorf("%s: %w", dir.Name(), err)
+	}
+	return nil
+}
+
+// visible leaves out the layers below one whose root directory is opaque, an attribute that
+// overlayfs does not look at on roots.
+func visible(lowers []*os.File) ([]*os.File, error) {
+	for i, lower := range lowers {
+		opaque, err := sys.GetXattr(lower, overlayXattr+"opaque")
+		if err != nil {
+			return nil, err
+		}
+		if string(opaque) == "y" {
+			return lowers[:i+1], nil
+		}
+	}
+	return lowers, nil
 }
 
 // maxMountData is what mount(2) takes as options: a page, with its closing NUL.

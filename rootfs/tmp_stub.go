@@ -13,4 +13,3 @@ func extractTar(ctx context.Context, tar, dir *os.File) error {
 	return c.Run()
 }
 
-func probeErofs(dir string) error { return ErrUnsupported }

@@ -71,8 +71,11 @@ func (c *FSContext) FD(key string, f *os.File) error {
 // Create makes the file system (the superblock) from what was configured.
 func (c *FSContext) Create() error {
 	_, err := retryIntr(func() (int, error) { return 0, unix.FsconfigCreate(c.fd) })
-	return c.explain("create", err)
+	return c.explain(opCreate, err)
 }
+
+// opCreate is the step at which file systems look at all that was configured.
+const opCreate = "create"
 
 // Mount gives the created file system as a mount that is not attached anywhere; it lives until
 // the file is closed, unless [MoveMount] has attached it. attrs are Attr constants.
@@ -103,11 +106,14 @@ func (c *FSContext) explain(op string, err error) error {
 			break
 		}
 		if msg, ok := strings.CutPrefix(strings.TrimSpace(string(buf[:n])), "e "); ok {
-			words = append(words, msg)
+			words = append(words, strings.TrimPrefix(msg, c.fstype+": "))
 		}
 	}
 	if len(words) > 0 {
 		return fmt.Errorf("%s: %s: %w (%s)", c.fstype, op, err, strings.Join(words, "; "))
+	}
+	if op == opCreate {
+		return fmt.Errorf("%s: %s: %w (the kernel's log may say why: dmesg)", c.fstype, op, err)
 	}
 	return fmt.Errorf("%s: %s: %w", c.fstype, op, err)
 }

@@ -22,9 +22,19 @@ func ListXattrs(f *os.File) ([]string, error) {
 	return strings.FieldsFunc(string(list), func(r rune) bool { return r == 0 }), nil
 }
 
-// GetXattr gives the value of one of f's extended attributes, at most 64 KiB.
+// GetXattr gives the value of one of f's extended attributes, at most 64 KiB; nil where f has no such
+// attribute, or its file system none at all.
 func GetXattr(f *os.File, name string) ([]byte, error) {
-	value, err := grow(func(buf []byte) (int, error) { return unix.Fgetxattr(int(f.Fd()), name, buf) })
+	value, err := grow(func(buf []byte) (int, error) {
+		n, err := unix.Fgetxattr(int(f.Fd()), name, buf)
+		if errors.Is(err, unix.EBADF) { // O_PATH
+			return unix.Getxattr(FDPath(f), name, buf)
+		}
+		return n, err
+	})
+	if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.EOPNOTSUPP) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("getxattr %s of %s: %w", name, f.Name(), err)
 	}
