@@ -131,7 +131,7 @@ func (e *Engine) Tag(ctx context.Context, ref, name string) error {
 	img, err := e.Image(ref)
 	if err == nil {
 		img.Name = names[0].String()
-		img.Image.Created = time.Now().UTC()
+		img.Created = time.Now().UTC()
 		err = e.Store.SetImage(lock, img.Image)
 	}
 	return errors.Join(err, lock.Unlock())

@@ -2,7 +2,6 @@ package engine_test
 
 import (
 	"bytes"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -139,5 +138,5 @@ func TestHistoryAndLayers(t *testing.T) {
 	require.Len(t, rows, 1)
 	require.Equal(t, 1, rows[0].SharedBy)
 	require.Equal(t, int64(len(makeTar(t, file{"f", "x"}))), rows[0].Size)
-	require.False(t, strings.Contains(rows[0].CreatedBy, "\n"))
+	require.NotContains(t, rows[0].CreatedBy, "\n")
 }

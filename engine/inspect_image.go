@@ -21,7 +21,7 @@ type ImageReport struct {
 	Config       image.RunConfig
 	Architecture string
 	Variant      string `json:",omitempty"`
-	Os           string //nolint:revive // Docker's spelling, which templates use
+	Os           string
 	Size         int64
 	GraphDriver  GraphDriver
 	RootFS       RootFSReport

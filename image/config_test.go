@@ -124,8 +124,12 @@ func TestManifests(t *testing.T) {
 func TestChoosePlatform(t *testing.T) {
 	index := &image.Index{}
 	for _, p := range []image.Platform{
-		{OS: "unknown", Architecture: "unknown"}, {OS: "linux", Architecture: "amd64"}, {OS: "linux", Architecture: "arm", Variant: "v6"},
-		{OS: "linux", Architecture: "arm", Variant: "v7"}, {OS: "linux", Architecture: "arm64", Variant: "v8"}, {OS: "windows", Architecture: "amd64"},
+		{OS: "unknown", Architecture: "unknown"},
+		{OS: "linux", Architecture: "amd64"},
+		{OS: "linux", Architecture: "arm", Variant: "v6"},
+		{OS: "linux", Architecture: "arm", Variant: "v7"},
+		{OS: "linux", Architecture: "arm64", Variant: "v8"},
+		{OS: "windows", Architecture: "amd64"},
 	} {
 		index.Manifests = append(index.Manifests, image.Descriptor{
 			MediaType: image.MediaTypeManifest, Digest: image.DigestBytes([]byte(p.String())), Platform: &p,

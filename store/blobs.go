@@ -149,7 +149,7 @@ func (s *Store) ReadBlob(d image.Digest, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	var buf bytes.Buffer
 	if info, err := f.Stat(); err == nil {
 		buf.Grow(int(min(info.Size(), limit)) + bytes.MinRead)

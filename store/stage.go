@@ -85,7 +85,7 @@ func (s *Store) discard(path string) error {
 	if err != nil {
 		return err
 	}
-	defer grave.Close() //nolint:errcheck // opened for its lock only
+	defer grave.Close()
 	target := filepath.Join(grave.Name(), "gone")
 	if err := os.Rename(path, target); err != nil {
 		return errors.Join(err, os.Remove(grave.Name()))

@@ -142,16 +142,16 @@ type Lock struct {
 
 // Shared waits for the store lock, to be held together with other publishers and readers.
 func (s *Store) Shared(ctx context.Context) (*Lock, error) {
-	return s.lock(ctx, fileLock, false)
+	return s.lock(ctx, false)
 }
 
 // Exclusive waits for the store lock, to be held alone, for removal.
 func (s *Store) Exclusive(ctx context.Context) (*Lock, error) {
-	return s.lock(ctx, fileLock, true)
+	return s.lock(ctx, true)
 }
 
-func (s *Store) lock(ctx context.Context, name string, exclusive bool) (*Lock, error) {
-	f, err := os.OpenFile(s.path(name), os.O_RDWR|os.O_CREATE, 0o600)
+func (s *Store) lock(ctx context.Context, exclusive bool) (*Lock, error) {
+	f, err := os.OpenFile(s.path(fileLock), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock store: %w", err)
 	}
@@ -186,9 +186,12 @@ func (l *Lock) check(exclusive bool) error {
 
 // withNames runs change under the names lock.
 func (s *Store) withNames(change func() error) error {
-	lock, err := s.lock(context.Background(), fileNamesLock, true)
+	f, err := os.OpenFile(s.path(fileNamesLock), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return err
+		return fmt.Errorf("lock names: %w", err)
 	}
-	return errors.Join(change(), lock.Unlock())
+	if err := sys.WaitFlock(f, true); err != nil {
+		return errors.Join(fmt.Errorf("lock names: %w", err), f.Close())
+	}
+	return errors.Join(change(), f.Close())
 }

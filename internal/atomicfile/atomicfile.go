@@ -142,7 +142,7 @@ func collect(path string) error {
 	if err != nil {
 		return ignoreMissing(err)
 	}
-	defer f.Close() //nolint:errcheck // opened for its lock only
+	defer f.Close()
 	if locked, err := sys.TryFlock(f, true); err != nil || !locked {
 		return err
 	}

@@ -43,6 +43,14 @@ func Flock(ctx context.Context, f *os.File, exclusive bool) error {
 	}
 }
 
+// WaitFlock waits for the lock that TryFlock takes, for locks that are only held for moments.
+func WaitFlock(f *os.File, exclusive bool) error {
+	if err := flock(f, flockHow(exclusive)); err != nil {
+		return fmt.Errorf("flock %s: %w", f.Name(), err)
+	}
+	return nil
+}
+
 func flock(f *os.File, how int) error {
 	raw, err := f.SyscallConn()
 	if err != nil {
