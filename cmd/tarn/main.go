@@ -1,0 +1,71 @@
+// Command tarn runs and makes containers' root file systems with nothing unpacked.
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the build: -ldflags '-X main.version=v1.2.3'.
+var version string //nolint:gochecknoglobals // the linker can only set a package's variable
+
+func main() {
+	os.Exit(run())
+}
+
+func run() int {
+	// The first signal asks the command to end and clean up, a second one ends the program.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	a := &app{version: cmp.Or(version, "dev")}
+	cmd, err := newRootCmd(a).ExecuteContextC(ctx)
+	if err == nil {
+		return 0
+	}
+	status := exitStatus(cmd, err)
+	if message := oneLine(err); message != "" {
+		fmt.Fprintln(os.Stderr, "tarn: "+message)
+	}
+	return status
+}
+
+// exitError is an error that says which status to exit with.
+type exitError struct {
+	status int
+	err    error // nil if there is nothing to print
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return ""
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+// exitStatus gives 125 when "run" fails before there is a container's status to give, as Docker
+// does, so that the two can be told apart; for other commands 1.
+func exitStatus(cmd *cobra.Command, err error) int {
+	if exit, ok := errors.AsType[*exitError](err); ok {
+		return exit.status
+	}
+	if cmd != nil && cmd.Name() == "run" {
+		return 125
+	}
+	return 1
+}
+
+// oneLine puts joined errors on one line.
+func oneLine(err error) string {
+	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' }), "; ")
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tarnfs/tarn/engine"
+)
+
+// app is what all commands share.
+type app struct {
+	version string
+	options engine.Options
+}
+
+// engine opens the store that the global flags choose.
+func (a *app) engine() (*engine.Engine, error) { return engine.Open(a.options) }
+
+// Groups of commands in the help.
+const (
+	groupContainers = "containers"
+	groupImages     = "images"
+)
+
+func newRootCmd(a *app) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "tarn",
+		Short: "Container images and root file systems, with nothing unpacked",
+		Long: `Container images and root file systems, with nothing unpacked.
+
+An image layer is kept as its tar, byte for byte, and mounted through a small index.
+There is no daemon. Everything lies below --root; mounts and what else need not
+outlive a reboot lie below --run.`,
+		Example: `  tarn run --rm -it base                        # a shell in the embedded image
+  tarn import --name debian debian-root.tar     # a root file system becomes an image
+  tarn run --name work debian touch /hello
+  tarn commit work debian-hello                 # what changed becomes a layer`,
+		Version:       a.version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return unknownCommand(cmd, args[0])
+			}
+			return cmd.Help()
+		},
+	}
+	root.SetVersionTemplate("tarn {{.Version}}\n")
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError(cmd, err) })
+	flags := root.PersistentFlags()
+	flags.StringVar(&a.options.Root, "root", "", "`directory` of the store (default $TARN_ROOT, or /var/lib/tarn)")
+	flags.StringVar(&a.options.Run, "run", "", "`directory` of mounts (default $TARN_RUN, or /run/tarn)")
+	flags.StringVar(&a.options.Driver, "storage-driver", "",
+		"how layers are mounted: auto, erofs or dirs (default $TARN_STORAGE_DRIVER, or auto)")
+	root.AddGroup(
+		&cobra.Group{ID: groupContainers, Title: "Containers:"},
+		&cobra.Group{ID: groupImages, Title: "Images:"},
+	)
+	root.AddCommand(
+		newVersionCmd(a),
+		newCompletionCmd(),
+	)
+	return root
+}
+
+// unknownCommand also says what may have been meant.
+func unknownCommand(root *cobra.Command, name string) error {
+	root.SuggestionsMinimumDistance = 2
+	hint := "see 'tarn --help'"
+	if similar := root.SuggestionsFor(name); len(similar) > 0 {
+		hint = "did you mean '" + strings.Join(similar, "', '") + "'?"
+	}
+	return fmt.Errorf("unknown command %q (%s)", name, hint)
+}
+
+// usageError says which command was used wrongly, and where its use is explained.
+func usageError(cmd *cobra.Command, err error) error {
+	return fmt.Errorf("%s: %w (see '%s --help')", cmd.Name(), err, cmd.CommandPath())
+}
+
+// arguments checks the number of arguments; at most is -1 for any number.
+func arguments(least, most int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) < least:
+			return usageError(cmd, fmt.Errorf("too few arguments: use '%s'", cmd.UseLine()))
+		case most >= 0 && len(args) > most:
+			return usageError(cmd, fmt.Errorf("too many arguments: use '%s'", cmd.UseLine()))
+		}
+		return nil
+	}
+}
