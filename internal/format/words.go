@@ -1,0 +1,66 @@
+package format
+
+import (
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Duration puts a length of time in words as Docker does: "5 seconds", "About an hour".
+func Duration(d time.Duration) string {
+	seconds, minutes, hours := int(d.Seconds()), int(d.Minutes()), int(d.Hours()+0.5)
+	switch {
+	case seconds < 1:
+		return "Less than a second"
+	case seconds == 1:
+		return "1 second"
+	case seconds < 60:
+		return fmt.Sprintf("%d seconds", seconds)
+	case minutes == 1:
+		return "About a minute"
+	case minutes < 60:
+		return fmt.Sprintf("%d minutes", minutes)
+	case hours == 1:
+		return "About an hour"
+	case hours < 48:
+		return fmt.Sprintf("%d hours", hours)
+	case hours < 24*7*2:
+		return fmt.Sprintf("%d days", hours/24)
+	case hours < 24*30*2:
+		return fmt.Sprintf("%d weeks", hours/24/7)
+	case hours < 24*365*2:
+		return fmt.Sprintf("%d months", hours/24/30)
+	default:
+		return fmt.Sprintf("%d years", int(d.Hours())/24/365)
+	}
+}
+
+// Ago says how long ago something was, "" if the time is not known.
+func Ago(t, now time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return Duration(now.Sub(t)) + " ago"
+}
+
+// Size puts a number of bytes in words as Docker does, with units of 1000: "4.21MB".
+func Size(bytes int64) string {
+	size := float64(bytes)
+	units := []string{"B", "kB", "MB", "GB", "TB", "PB"}
+	for size >= 1000 && len(units) > 1 {
+		size /= 1000
+		units = units[1:]
+	}
+	return fmt.Sprintf("%.4g%s", size, units[0])
+}
+
+// Ellipsis shortens text to at most length characters, the last of them then "…", and puts it on
+// one line.
+func Ellipsis(text string, length int) string {
+	text = strings.Join(strings.Fields(text), " ")
+	if utf8.RuneCountInString(text) <= length {
+		return text
+	}
+	return string([]rune(text)[:max(length-1, 0)]) + "…"
+}
