@@ -47,6 +47,7 @@ const (
 	dirContainers = "containers"
 	dirNames      = "names"
 	dirInit       = "init"
+	dirVolumes    = "volumes"
 	fileVersion   = "version"
 	fileLock      = "lock"
 	fileNamesLock = "names.lock"
@@ -114,7 +115,7 @@ func (s *Store) refuseStrangers() error {
 	}
 	for _, entry := range entries {
 		switch name := entry.Name(); name {
-		case dirTmp, dirBlobs, dirLayers, dirImages, dirContainers, dirNames, dirInit, fileVersion, fileLock, fileNamesLock, "lost+found":
+		case dirTmp, dirBlobs, dirLayers, dirImages, dirContainers, dirNames, dirInit, dirVolumes, fileVersion, fileLock, fileNamesLock, "lost+found":
 		default:
 			if !atomicfile.IsTemp(name) {
 				return fmt.Errorf("%w: the directory holds other files (%q)", ErrFormat, name)

@@ -61,6 +61,7 @@ outlive a reboot lie below --run.`,
 		&cobra.Group{ID: groupImages, Title: "Images:"},
 	)
 	root.AddCommand(
+		newRunCmd(a),
 		newVersionCmd(a),
 		newCompletionCmd(),
 	)

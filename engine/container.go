@@ -1,0 +1,153 @@
+package engine
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/tarnfs/tarn/image"
+	"github.com/tarnfs/tarn/store"
+)
+
+var (
+	// ErrNoContainer is wrapped by errors about a container that is not there.
+	ErrNoContainer = errors.New("no such container")
+	// ErrRunning is wrapped when something cannot be done to a container that runs.
+	ErrRunning = errors.New("container is running")
+)
+
+// Container is a container with what is known of it.
+type Container struct {
+	*store.Container
+	Settings ContainerSettings
+	State    ContainerState
+}
+
+// ContainerSettings is what a container was made with. It never changes.
+type ContainerSettings struct {
+	Config image.RunConfig // the image's, as the command line changed it
+	Path   string          // the program
+	Args   []string        // its arguments
+	Host   HostConfig
+	Mounts []MountPoint
+	// Owner is the process that made the container. When it is gone, so is a container that was to
+	// be removed at its end.
+	Owner processID
+}
+
+// HostConfig is the part of a container's settings that does not come from an image, with
+// Docker's names.
+type HostConfig struct {
+	NetworkMode    string
+	AutoRemove     bool
+	ReadonlyRootfs bool
+	Terminal       bool              `json:"Tty"`
+	Interactive    bool              `json:"OpenStdin"`
+	Binds          []string          `json:",omitempty"`
+	Tmpfs          map[string]string `json:",omitempty"`
+	SecurityOpt    []string          `json:",omitempty"`
+}
+
+// MountPoint is a volume, a directory or file of the host, or a tmpfs in a container, with Docker's
+// names.
+type MountPoint struct {
+	Type        string // "bind", "volume" or "tmpfs"
+	Name        string `json:",omitempty"` // of a volume
+	Source      string // on the host; "" for a tmpfs
+	Destination string // in the container
+	Mode        string // as the user wrote the options
+	RW          bool
+	Propagation string
+	Anonymous   bool `json:",omitempty"` // a volume without a name of its own: it goes with the container
+	NoCopy      bool `json:",omitempty"` // a new volume does not begin with what the image has there
+}
+
+// Statuses of containers.
+const (
+	StatusCreated = "created"
+	StatusRunning = "running"
+	StatusExited  = "exited"
+	StatusDamaged = "damaged" // its record cannot be read: it can only be removed
+)
+
+// exitLost is the exit status of a container whose end nobody saw, because tarn was killed or the
+// machine went down; Docker's is the same.
+const exitLost = 255
+
+// ContainerState is how a container is.
+type ContainerState struct {
+	Status     string
+	Process    processID // the first process, if Status is StatusRunning
+	ExitCode   int
+	Error      string    `json:",omitempty"` // why it could not be started
+	StartedAt  time.Time // zero: never
+	FinishedAt time.Time // zero: not yet, or it is not known
+}
+
+// container finds a container by name, ID, or the beginning of an ID.
+func (e *Engine) container(key string) (*Container, error) {
+	record, err := e.Store.Container(key)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, fmt.Errorf("%w: %s (see 'tarn ps -a')", ErrNoContainer, key)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return loadContainer(record)
+}
+
+// loadContainer reads the state, and corrects what it says if that is not so any more.
+func loadContainer(record *store.Container) (*Container, error) {
+	c := &Container{Container: record, State: ContainerState{Status: StatusCreated}}
+	if record.Damaged != nil {
+		c.State.Status = StatusDamaged
+		return c, nil
+	}
+	if err := json.Unmarshal(record.Config, &c.Settings); err != nil {
+		return nil, fmt.Errorf("container %s: its settings: %w: %w", c.Name, store.ErrDamaged, err)
+	}
+	return c, c.reload()
+}
+
+// reload reads the state again.
+func (c *Container) reload() error {
+	state := ContainerState{Status: StatusCreated}
+	err := c.ReadState(&state)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	if state.Status == StatusRunning && !state.Process.alive() {
+		state.Status, state.Process, state.ExitCode = StatusExited, processID{}, exitLost
+	}
+	c.State = state
+	return nil
+}
+
+// Running tells whether the container's first process is there.
+func (c *Container) Running() bool { return c.State.Status == StatusRunning }
+
+// abandoned tells whether the container was to be removed at its end, and those who were to do so
+// are gone.
+func (c *Container) abandoned() bool {
+	return c.Settings.Host.AutoRemove && !c.Running() && !c.Settings.Owner.alive()
+}
+
+// gone tells whether the container was removed since it was found.
+func (c *Container) gone() bool {
+	_, err := os.Stat(c.Dir())
+	return errors.Is(err, os.ErrNotExist)
+}
+
+// config gives the config of the container's image.
+func (e *Engine) config(c *Container) (*image.Config, error) {
+	if c.Damaged != nil {
+		return nil, c.Damaged
+	}
+	config, err := e.Store.Config(c.ImageID)
+	if err != nil {
+		return nil, fmt.Errorf("container %s: %w", c.Name, err)
+	}
+	return config, nil
+}

@@ -1,0 +1,116 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/tarnfs/tarn/container"
+	"github.com/tarnfs/tarn/internal/sys"
+	"github.com/tarnfs/tarn/rootfs"
+)
+
+// killSignal cannot be caught.
+const killSignal = syscall.SIGKILL
+
+// RemoveOptions says how to remove containers.
+type RemoveOptions struct {
+	Force   bool // end it if it runs, and detach a mount that is in use
+	Volumes bool // remove the volumes that were made for it alone, too
+}
+
+// RemoveContainer removes a container with all that it has written. One that runs is refused
+// without Force.
+func (e *Engine) RemoveContainer(ctx context.Context, key string, opts RemoveOptions) (err error) {
+	c, err := e.container(key)
+	if err != nil {
+		return err
+	}
+	lock, err := c.Lock(ctx)
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%w: %s (see 'tarn ps -a')", ErrNoContainer, key)
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Unlock()) }()
+	if c.gone() {
+		return fmt.Errorf("%w: %s (see 'tarn ps -a')", ErrNoContainer, key)
+	}
+	if c.Damaged == nil {
+		if err := e.makeRemovable(ctx, c, opts); err != nil {
+			return fmt.Errorf("remove container %s: %w", c.Name, err)
+		}
+	}
+	if opts.Volumes {
+		if err := e.removeVolumes(c); err != nil {
+			return fmt.Errorf("remove container %s: %w", c.Name, err)
+		}
+	}
+	return e.Store.RemoveContainer(c.Container)
+}
+
+// makeRemovable ends the container and unmounts it. The state is read again under the lock.
+func (e *Engine) makeRemovable(ctx context.Context, c *Container, opts RemoveOptions) error {
+	if err := c.reload(); err != nil {
+		return err
+	}
+	if c.Running() {
+		if !opts.Force {
+			return fmt.Errorf("%w: end it first, or use -f", ErrRunning)
+		}
+		if err := c.kill(ctx); err != nil {
+			return err
+		}
+	}
+	// One that was killed together with tarn left it behind.
+	if err := container.RemoveCgroup(cgroupPath(c.ID)); err != nil {
+		return err
+	}
+	return e.unmountForRemoval(c.ID, opts.Force)
+}
+
+// kill ends the container's first process, and so all of them, and waits for that.
+func (c *Container) kill(ctx context.Context) error {
+	process, err := sys.PidFD(c.State.Process.PID)
+	if errors.Is(err, os.ErrProcessDone) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer process.Close()
+	// The number may have been given to another process between the look and the open.
+	if !c.State.Process.alive() {
+		return nil
+	}
+	if err := sys.SignalPidFD(process, killSignal); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	return sys.AwaitExit(ctx, process)
+}
+
+// unmountForRemoval takes away what "tarn mount" made.
+func (e *Engine) unmountForRemoval(id string, force bool) error {
+	point := e.mountPath(id)
+	err := rootfs.Unmount(point)
+	switch {
+	case errors.Is(err, rootfs.ErrNotMounted), errors.Is(err, os.ErrNotExist):
+		return nil
+	case errors.Is(err, rootfs.ErrBusy) && force:
+		return errors.Join(sys.Detach(point), os.Remove(point))
+	default:
+		return err
+	}
+}
+
+// discard removes a container that has ended, and its own volumes.
+func (e *Engine) discard(c *Container) error {
+	return errors.Join(e.unmountForRemoval(c.ID, true), e.removeVolumes(c), e.Store.RemoveContainer(c.Container))
+}
+
+// mountPath is where "tarn mount" shows an image or a container.
+func (e *Engine) mountPath(id string) string { return filepath.Join(e.Store.Run(), "mounts", id) }

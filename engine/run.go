@@ -1,0 +1,243 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/tarnfs/tarn/container"
+	"github.com/tarnfs/tarn/image"
+	"github.com/tarnfs/tarn/store"
+)
+
+// RunOptions says what container to run.
+type RunOptions struct {
+	Image   string   // name or ID
+	Command []string // else the image's
+
+	Name        string  // else one is made up
+	Hostname    string  // else the beginning of the ID
+	User        string  // "name", "uid", "name:group" and so on; else the image's
+	WorkDir     string  // else the image's
+	Entrypoint  *string // else the image's; "" for none
+	Env         []string
+	EnvFiles    []string
+	Labels      []string
+	Volumes     []string // [SOURCE:]DEST[:OPTIONS]
+	Tmpfs       []string // DEST[:OPTIONS]
+	SecurityOpt []string
+	Network     string // NetworkNone or NetworkHost
+
+	ReadOnly    bool // the root file system
+	Remove      bool // the container when it ends
+	Interactive bool // it gets Stdin
+	Terminal    bool // it gets a terminal of its own
+	SigProxy    bool // it gets the signals that this process gets
+
+	Stdin, Stdout, Stderr *os.File
+}
+
+// Run runs a container to its end and gives its exit status: that of its first process, or 128 and
+// the number of the signal that ended it. With an error, the status is what tells why there is
+// none of the container's: see [ExitStatus].
+//
+// The container ends with this process, whatever kills it.
+func (e *Engine) Run(ctx context.Context, opts RunOptions) (status int, err error) {
+	if err := checkNetwork(opts.Network); err != nil {
+		return 0, err
+	}
+	if _, err := parseSecurity(opts.SecurityOpt); err != nil {
+		return 0, err
+	}
+	streams := &attachment{
+		Stdin: opts.Stdin, Stdout: opts.Stdout, Stderr: opts.Stderr,
+		interactive: opts.Interactive, terminal: opts.Terminal,
+	}
+	streams.catch(opts.SigProxy)
+	c, config, err := e.create(ctx, &opts)
+	if err != nil {
+		return 0, err
+	}
+	process, err := e.start(ctx, c, config, streams)
+	// From here on the container is to be cleaned up, even if this was interrupted.
+	ctx = context.WithoutCancel(ctx)
+	if err != nil {
+		state := ContainerState{Status: StatusCreated, ExitCode: container.ExitCode(err), Error: err.Error()}
+		return 0, errors.Join(err, e.finish(ctx, c, state))
+	}
+	status, err = streams.serve(ctx, process)
+	state := c.State
+	state.Status, state.Process, state.ExitCode, state.FinishedAt = StatusExited, processID{}, status, time.Now().UTC()
+	return status, errors.Join(err, e.finish(ctx, c, state))
+}
+
+// ExitStatus gives the exit status that stands for an error of Run, as Docker has it: 127 if the
+// program was not found, 126 if it cannot be executed, otherwise 125.
+func ExitStatus(err error) int { return container.ExitCode(err) }
+
+// create records a new container of the image. From then on the image and its layers stay.
+func (e *Engine) create(ctx context.Context, opts *RunOptions) (*Container, *image.Config, error) {
+	c, config, err := e.createOf(ctx, opts)
+	if errors.Is(err, ErrNoImage) && isBase(opts.Image) {
+		if _, err := e.imageOrBase(ctx, opts.Image); err != nil {
+			return nil, nil, err
+		}
+		return e.createOf(ctx, opts)
+	}
+	return c, config, err
+}
+
+func (e *Engine) createOf(ctx context.Context, opts *RunOptions) (_ *Container, _ *image.Config, err error) {
+	lock, err := e.Store.Shared(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { err = errors.Join(err, lock.Unlock()) }()
+	img, err := e.Image(opts.Image)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := checkPlatform(img); err != nil {
+		return nil, nil, err
+	}
+	id := newID()
+	settings, err := newSettings(id, img, opts)
+	if err == nil {
+		err = e.locateVolumes(settings.Mounts)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	raw, err := json.Marshal(settings)
+	if err != nil {
+		return nil, nil, err
+	}
+	record, err := e.createNamed(lock, opts.Name, store.ContainerRecord{
+		ID: id, Manifest: img.Manifest, ImageID: img.ID, ImageName: opts.Image, Created: time.Now().UTC(), Config: raw,
+	}, !opts.Remove)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &Container{Container: record, Settings: settings, State: ContainerState{Status: StatusCreated}}, img.Config, nil
+}
+
+// createNamed makes up a name if the user gave none.
+func (e *Engine) createNamed(lock *store.Lock, name string, rec store.ContainerRecord, durable bool) (*store.Container, error) {
+	rec.Name = name
+	if name != "" {
+		return e.Store.CreateContainer(lock, rec, durable)
+	}
+	for tries := range 20 {
+		rec.Name = randomName()
+		if tries >= 5 {
+			rec.Name += "_" + rec.ID[:tries] // most of the names seem to be taken
+		}
+		c, err := e.Store.CreateContainer(lock, rec, durable)
+		if !errors.Is(err, store.ErrExists) {
+			return c, err
+		}
+	}
+	return nil, fmt.Errorf("make up a name for the container: %w: use --name", store.ErrExists)
+}
+
+func checkPlatform(img *Image) error {
+	platform, host := img.Config.Platform(), image.HostPlatform()
+	if platform.OS != host.OS {
+		return fmt.Errorf("image %s is for %s, this is %s", img.Name, platform.OS, host.OS)
+	}
+	return nil
+}
+
+// locateVolumes says where the volumes will be.
+func (e *Engine) locateVolumes(mounts []MountPoint) (err error) {
+	for i, m := range mounts {
+		if m.Type != mountVolume {
+			continue
+		}
+		if mounts[i].Source, err = e.Store.VolumePath(m.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// start starts a new container's process. With an error, nothing of it runs.
+func (e *Engine) start(ctx context.Context, c *Container, config *image.Config, streams *attachment) (_ *container.Process, err error) {
+	lock, err := c.Lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, lock.Unlock()) }()
+	root, err := e.mountContainer(ctx, c.Container, config, true, c.Settings.Host.AutoRemove)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	if err := e.prepareMounts(c, root); err != nil {
+		return nil, err
+	}
+	if err := writeNetworkFiles(c.Container, &c.Settings); err != nil {
+		return nil, err
+	}
+	process, err := startProcess(ctx, c, root, streams)
+	if err != nil {
+		return nil, err
+	}
+	c.State = ContainerState{Status: StatusRunning, StartedAt: time.Now().UTC()}
+	if c.State.Process, err = identify(process.Pid()); errors.Is(err, os.ErrNotExist) {
+		return process, nil // it has ended already
+	}
+	if err == nil {
+		err = c.WriteState(c.State)
+	}
+	if err != nil {
+		_ = process.Signal(killSignal)
+		_, waitErr := process.Wait()
+		return nil, errors.Join(err, waitErr)
+	}
+	return process, nil
+}
+
+func startProcess(ctx context.Context, c *Container, root *os.File, streams *attachment) (*container.Process, error) {
+	spec, err := newSpec(c, root)
+	if err != nil {
+		return nil, err
+	}
+	security, err := parseSecurity(c.Settings.Host.SecurityOpt)
+	if err != nil {
+		return nil, err
+	}
+	cfg := container.Config{Spec: spec, Root: root, DieWithParent: true}
+	if cfg.Seccomp, err = security.filter(spec); err != nil {
+		return nil, err
+	}
+	defer streams.closeFiles()
+	if err := streams.prepare(&cfg); err != nil {
+		return nil, err
+	}
+	return container.Start(ctx, cfg)
+}
+
+// finish records how a container ended, or removes it.
+func (e *Engine) finish(ctx context.Context, c *Container, state ContainerState) (err error) {
+	lock, err := c.Lock(ctx)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // removed by someone else, who ended it
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Unlock()) }()
+	c.State = state
+	switch {
+	case c.gone():
+		return nil
+	case c.Settings.Host.AutoRemove:
+		return e.discard(c)
+	default:
+		return c.WriteState(state)
+	}
+}

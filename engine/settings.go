@@ -1,0 +1,108 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+
+	"github.com/tarnfs/tarn/container"
+	"github.com/tarnfs/tarn/image"
+)
+
+// ErrOption is wrapped by errors about an option that cannot be carried out.
+var ErrOption = errors.New("bad option")
+
+// newSettings joins the image's config with what the user asked for, by Docker's rules.
+func newSettings(id string, img *Image, opts *RunOptions) (ContainerSettings, error) {
+	config := img.Config.Config.Clone()
+	if err := setCommand(&config, opts); err != nil {
+		return ContainerSettings{}, err
+	}
+	if opts.User != "" {
+		config.User = opts.User
+	}
+	config.WorkingDir = path.Join("/", config.WorkingDir)
+	if opts.WorkDir != "" {
+		if !path.IsAbs(opts.WorkDir) {
+			return ContainerSettings{}, fmt.Errorf("%w: the working directory %q is not absolute", ErrOption, opts.WorkDir)
+		}
+		config.WorkingDir = path.Clean(opts.WorkDir)
+	}
+	var err error
+	if config.Hostname, err = hostname(id, opts); err != nil {
+		return ContainerSettings{}, err
+	}
+	config.Image = opts.Image
+	if config.Labels, err = mergeLabels(config.Labels, opts.Labels); err != nil {
+		return ContainerSettings{}, err
+	}
+	if config.Env, err = environment(&config, opts); err != nil {
+		return ContainerSettings{}, err
+	}
+	mounts, err := mountPoints(config.Volumes, opts)
+	if err != nil {
+		return ContainerSettings{}, err
+	}
+	settings := ContainerSettings{Config: config, Host: hostConfig(opts, mounts), Mounts: mounts}
+	words := slices.Concat(config.Entrypoint, config.Cmd)
+	settings.Path, settings.Args = words[0], words[1:]
+	settings.Owner, err = identifySelf()
+	return settings, err
+}
+
+// setCommand: a new entry point leaves nothing of the image's command.
+func setCommand(config *image.RunConfig, opts *RunOptions) error {
+	if opts.Entrypoint != nil {
+		config.Entrypoint, config.Cmd = nil, nil
+		if *opts.Entrypoint != "" {
+			config.Entrypoint = image.Words{*opts.Entrypoint}
+		}
+	}
+	if len(opts.Command) > 0 {
+		config.Cmd = opts.Command
+	}
+	if len(config.Entrypoint)+len(config.Cmd) == 0 {
+		return fmt.Errorf("%w: image %s names no command: give one after its name", ErrOption, opts.Image)
+	}
+	return nil
+}
+
+// environment: what Docker sets comes first, then the image's, then the user's. HOME is added
+// when the user is known, see the specification.
+func environment(config *image.RunConfig, opts *RunOptions) ([]string, error) {
+	env := []string{"PATH=" + container.DefaultPath, "HOSTNAME=" + config.Hostname}
+	if opts.Terminal {
+		env = append(env, "TERM=xterm")
+	}
+	for _, entry := range config.Env {
+		env = setEntry(env, entry)
+	}
+	entries, err := readEnvFiles(opts.EnvFiles)
+	if err != nil {
+		return nil, err
+	}
+	for _, entry := range append(entries, opts.Env...) {
+		if env, err = applyEnv(env, entry); err != nil {
+			return nil, err
+		}
+	}
+	return env, nil
+}
+
+func hostConfig(opts *RunOptions, mounts []MountPoint) HostConfig {
+	host := HostConfig{
+		NetworkMode: opts.Network, AutoRemove: opts.Remove, ReadonlyRootfs: opts.ReadOnly,
+		Terminal: opts.Terminal, Interactive: opts.Interactive,
+		Binds: opts.Volumes, SecurityOpt: opts.SecurityOpt,
+	}
+	for _, m := range mounts {
+		if m.Type == mountTmpfs {
+			if host.Tmpfs == nil {
+				host.Tmpfs = make(map[string]string)
+			}
+			host.Tmpfs[m.Destination] = m.Mode
+		}
+	}
+	return host
+}

@@ -1,0 +1,183 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/term"
+
+	"github.com/tarnfs/tarn/container"
+	"github.com/tarnfs/tarn/internal/sys"
+)
+
+// attachment connects a container's standard files, or its terminal, and its signals with ours.
+type attachment struct {
+	Stdin, Stdout, Stderr *os.File // ours
+	interactive           bool     // the container gets Stdin
+	terminal              bool     // the container has a terminal of its own
+
+	files   []*os.File     // of the container's, to be closed when it has them
+	inputs  []func()       // copies to the container: nobody waits for them
+	outputs []func()       // copies from the container: waited for, so that nothing is lost
+	copying sync.WaitGroup // the outputs
+	signals chan os.Signal
+}
+
+// errNotTerminal is what Docker says in the same place.
+var errNotTerminal = errors.New("the input is not a terminal: leave out -t, or -i")
+
+// prepare fills in the standard files. A terminal of ours is not handed to a container: it could
+// read there what is typed for others, and would believe to have one without -t. Pipes and
+// files are, so that no byte takes a detour.
+func (a *attachment) prepare(cfg *container.Config) (err error) {
+	if a.terminal {
+		if a.interactive && !isTerminal(a.Stdin) {
+			return errNotTerminal
+		}
+		if cols, rows, err := sys.TerminalSize(a.Stdout); err == nil {
+			cfg.Spec.Process.ConsoleSize = &specs.Box{Width: uint(cols), Height: uint(rows)}
+		}
+		return nil
+	}
+	if a.interactive {
+		if cfg.Stdin, err = a.input(a.Stdin); err != nil {
+			return err
+		}
+	}
+	if cfg.Stdout, err = a.output(a.Stdout); err != nil {
+		return err
+	}
+	cfg.Stderr, err = a.output(a.Stderr)
+	return err
+}
+
+func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
+
+func (a *attachment) input(f *os.File) (*os.File, error) {
+	if !isTerminal(f) {
+		return f, nil
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	a.files = append(a.files, r)
+	a.inputs = append(a.inputs, func() {
+		_, _ = io.Copy(w, f) // ends when either side does
+		_ = w.Close()
+	})
+	return r, nil
+}
+
+func (a *attachment) output(f *os.File) (*os.File, error) {
+	if !isTerminal(f) {
+		return f, nil
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	a.files = append(a.files, w)
+	a.outputs = append(a.outputs, func() {
+		_, _ = io.Copy(f, r) // ends when the last process that can write has
+		_ = r.Close()
+	})
+	return w, nil
+}
+
+// catch begins to take signals for the container. Those that come before it runs wait.
+func (a *attachment) catch(proxy bool) {
+	if proxy {
+		// As many as there are kinds, so that none is dropped.
+		a.signals = make(chan os.Signal, 16)
+		signal.Notify(a.signals, proxied()...)
+	}
+}
+
+// proxied are the signals that a user or a service manager sends to say something to a program;
+// the others are about this process itself.
+func proxied() []os.Signal {
+	return []os.Signal{
+		syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGTERM,
+		syscall.SIGCONT, syscall.SIGWINCH,
+	}
+}
+
+// serve copies and passes on signals until the process ends, and gives its status.
+func (a *attachment) serve(ctx context.Context, p *container.Process) (int, error) {
+	a.closeFiles()
+	restore := func() {}
+	if a.terminal {
+		restore = a.attachTerminal(p)
+	}
+	defer restore()
+	for _, copyInput := range a.inputs {
+		go copyInput()
+	}
+	for _, copyOutput := range a.outputs {
+		a.copying.Go(copyOutput)
+	}
+	stop := a.passSignals(ctx, p)
+	defer stop()
+	status, err := p.Wait()
+	a.copying.Wait()
+	return status, err
+}
+
+func (a *attachment) closeFiles() {
+	for _, f := range a.files {
+		_ = f.Close() // the container has its own
+	}
+}
+
+// attachTerminal connects our terminal with the container's.
+func (a *attachment) attachTerminal(p *container.Process) (restore func()) {
+	restore = func() {}
+	pty := p.Terminal()
+	a.resize(p) // it may have changed since the size was asked for
+	a.outputs = append(a.outputs, func() {
+		_, _ = io.Copy(a.Stdout, pty) // ends with EIO
+		_ = pty.Close()
+	})
+	if !a.interactive {
+		return restore
+	}
+	// Without it, signals, echo and line editing would happen twice.
+	if state, err := term.MakeRaw(int(a.Stdin.Fd())); err == nil {
+		restore = func() { _ = term.Restore(int(a.Stdin.Fd()), state) }
+	}
+	a.inputs = append(a.inputs, func() { _, _ = io.Copy(pty, a.Stdin) })
+	return restore
+}
+
+// passSignals passes signals on to the container. If they are not to be, the one that ends this
+// program ends the container.
+func (a *attachment) passSignals(ctx context.Context, p *container.Process) (stop func()) {
+	if a.signals == nil {
+		after := context.AfterFunc(ctx, func() { _ = p.Signal(syscall.SIGKILL) })
+		return func() { after() }
+	}
+	go func() {
+		for sig := range a.signals {
+			if sig == syscall.SIGWINCH && a.terminal {
+				a.resize(p)
+			} else if sig, ok := sig.(syscall.Signal); ok {
+				_ = p.Signal(sig) // it may have ended
+			}
+		}
+	}()
+	return func() { signal.Stop(a.signals) }
+}
+
+func (a *attachment) resize(p *container.Process) {
+	if cols, rows, err := sys.TerminalSize(a.Stdout); err == nil {
+		_ = p.Resize(cols, rows) // it may have ended
+	}
+}
+
