@@ -102,10 +102,8 @@ func isZero(b []byte) bool {
 }
 
 func cstring(b []byte) []byte {
-	if i := bytes.IndexByte(b, 0); i >= 0 {
-		return b[:i]
-	}
-	return b
+	before, _, _ := bytes.Cut(b, []byte{0})
+	return before
 }
 
 // parseNumber reads a numeric field: octal digits between spaces and NULs, or

@@ -31,7 +31,6 @@ type Reader struct {
 	entries  int
 	metadata int64
 	started  bool // an entry was returned: header is one
-	ended    bool // the end of the archive was met
 
 	global map[string]string // of PAX 'g' headers
 	owners owners
@@ -165,9 +164,6 @@ func (r *Reader) extension(blk block, ext *extension) error {
 	if err != nil {
 		return entryError(truncated(err), name, "extended header")
 	}
-	if err := r.pad(); err != nil {
-		return entryError(truncated(err), name, "extended header")
-	}
 	ext.any = ext.any || kind != typeGlobal
 	switch kind {
 	case typeLongName:
@@ -181,6 +177,9 @@ func (r *Reader) extension(blk block, ext *extension) error {
 	}
 	if err != nil {
 		return fmt.Errorf("tar header %q: %w", name, err)
+	}
+	if err := r.pad(); err != nil {
+		return entryError(truncated(err), name, "extended header")
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package tarfile
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -176,47 +177,64 @@ func (r *Reader) sparseError(err error) error {
 // mapInData reads form 1.0: decimal numbers on lines of their own, first how many
 // pairs there are, in whole blocks before the data.
 func (r *Reader) mapInData(info *sparseInfo) error {
-	h := &r.header
-	var pairs, read int64 = -1, 0
-	var digits []byte
-	for pairs < 0 || read < 2*pairs {
-		if h.PackedSize < BlockSize {
-			return errors.New("it does not end within the contents")
+	lines := mapLines{reader: r}
+	line, err := lines.next()
+	if err != nil {
+		return err
+	}
+	pairs, err := parseDecimal(line)
+	if err != nil {
+		return err
+	}
+	if pairs > int64(r.limits.Segments) {
+		return tooManySegments(r.limits.Segments)
+	}
+	for i := range 2 * pairs {
+		if line, err = lines.next(); err != nil {
+			return err
 		}
-		blk, err := r.src.next(BlockSize)
-		if err != nil {
-			return fmt.Errorf("sparse map: %w", truncated(err))
-		}
-		h.PackedSize -= BlockSize
-		h.DataOffset += BlockSize
-		r.left -= BlockSize
-		for _, c := range blk {
-			if pairs >= 0 && read == 2*pairs {
-				break // the rest is padding
-			}
-			if c != '\n' {
-				if digits = append(digits, c); len(digits) > 20 {
-					return errors.New("a number too long")
-				}
-				continue
-			}
-			line := string(digits)
-			digits = digits[:0]
-			if pairs < 0 {
-				if pairs, err = parseDecimal(line); err != nil {
-					return err
-				}
-				if pairs > int64(r.limits.Segments) {
-					return tooManySegments(r.limits.Segments)
-				}
-				continue
-			}
-			if err := info.number(line, r.limits.Segments, read%2 == 0); err != nil {
-				return err
-			}
-			read++
+		if err := info.number(line, r.limits.Segments, i%2 == 0); err != nil {
+			return err
 		}
 	}
+	return nil
+}
+
+// mapLines reads lines from the beginning of an entry's contents, which become
+// less by the blocks they take.
+type mapLines struct {
+	reader *Reader
+	block  []byte
+}
+
+func (m *mapLines) next() (string, error) {
+	var line []byte
+	for {
+		head, tail, ended := bytes.Cut(m.block, []byte{'\n'})
+		m.block = tail
+		if line = append(line, head...); len(line) > 20 {
+			return "", errors.New("a number too long")
+		}
+		if ended {
+			return string(line), nil
+		}
+		if err := m.fill(); err != nil {
+			return "", err
+		}
+	}
+}
+
+func (m *mapLines) fill() (err error) {
+	h := &m.reader.header
+	if h.PackedSize < BlockSize {
+		return errors.New("it does not end within the contents")
+	}
+	if m.block, err = m.reader.src.next(BlockSize); err != nil {
+		return truncated(err)
+	}
+	h.PackedSize -= BlockSize
+	h.DataOffset += BlockSize
+	m.reader.left -= BlockSize
 	return nil
 }
 
