@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/tarnfs/tarn/internal/sys"
+	"github.com/tarnfs/tarn/layer"
 )
 
 // dirsDriver extracts each layer once into $TARN_ROOT/layers/<diffID>/root, for kernels and file
@@ -29,13 +30,13 @@ func (*dirsDriver) Mount(ctx context.Context, l Layer) (*os.File, error) {
 		return nil, err
 	}
 	whole := filepath.Join(l.Dir, wholeTree)
-	if dir, err := sys.OpenPath(whole); !errors.Is(err, os.ErrNotExist) {
+	if dir, err := openDir(whole); !errors.Is(err, os.ErrNotExist) {
 		return dir, err
 	}
 	if err := extractOnce(ctx, l); err != nil {
 		return nil, fmt.Errorf("extract layer %s: %w", id, err)
 	}
-	return sys.OpenPath(whole)
+	return openDir(whole)
 }
 
 // Release has nothing to do: the tree lies in the layer's own directory and goes with it.
@@ -93,5 +94,5 @@ func extractInto(ctx context.Context, root *os.Root, tarPath string) error {
 		return err
 	}
 	defer drop(tree)
-	return extractTar(ctx, tar, tree)
+	return layer.Extract(ctx, tar, tree, layer.ExtractOptions{})
 }

@@ -102,7 +102,7 @@ func (d *erofsDriver) lock(ctx context.Context) (unlock func(), err error) {
 // mountedErofs opens point if an EROFS is mounted there, and gives nil if not. The type says
 // enough: the directory below would have to be on a writable file system to have been made.
 func mountedErofs(point string) (*os.File, error) {
-	dir, err := sys.OpenPath(point)
+	dir, err := openDir(point)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil //nolint:nilnil // not mounted is no error, and there is nothing to give
 	}

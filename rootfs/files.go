@@ -7,7 +7,8 @@ import (
 	"syscall"
 )
 
-// openDir opens a directory, which must not be a symbolic link, for reading its entries.
+// openDir opens a directory, which must not be a symbolic link. Not with O_PATH: then reading its
+// attributes would take the detour of a path.
 func openDir(path string) (*os.File, error) {
 	return os.OpenFile(path, syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
 }
