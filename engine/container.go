@@ -106,7 +106,9 @@ func loadContainer(record *store.Container) (*Container, error) {
 		return c, nil
 	}
 	if err := json.Unmarshal(record.Config, &c.Settings); err != nil {
-		return nil, fmt.Errorf("container %s: its settings: %w: %w", c.Name, store.ErrDamaged, err)
+		record.Damaged = fmt.Errorf("container %s: its settings: %w: %w", c.Name, store.ErrDamaged, err)
+		c.State.Status = StatusDamaged
+		return c, nil
 	}
 	return c, c.reload()
 }

@@ -7,6 +7,7 @@ package engine
 import (
 	"cmp"
 	"os"
+	"path/filepath"
 
 	"github.com/tarnfs/tarn/rootfs"
 	"github.com/tarnfs/tarn/store"
@@ -28,10 +29,16 @@ type Options struct {
 
 // Open opens the store, and makes it if it is not there.
 func Open(opts Options) (*Engine, error) {
-	s, err := store.Open(
-		cmp.Or(opts.Root, os.Getenv("TARN_ROOT"), store.DefaultRoot),
-		cmp.Or(opts.Run, os.Getenv("TARN_RUN"), store.DefaultRun),
-	)
+	// Absolute, because the working directory may change, and mounts are made from these.
+	root, err := filepath.Abs(cmp.Or(opts.Root, os.Getenv("TARN_ROOT"), store.DefaultRoot))
+	if err != nil {
+		return nil, err
+	}
+	run, err := filepath.Abs(cmp.Or(opts.Run, os.Getenv("TARN_RUN"), store.DefaultRun))
+	if err != nil {
+		return nil, err
+	}
+	s, err := store.Open(root, run)
 	if err != nil {
 		return nil, err
 	}

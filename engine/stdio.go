@@ -180,4 +180,3 @@ func (a *attachment) resize(p *container.Process) {
 		_ = p.Resize(cols, rows) // it may have ended
 	}
 }
-

@@ -1,0 +1,130 @@
+package engine
+
+import (
+	"context"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/tarnfs/tarn/image"
+)
+
+// ContainerReport is a container as "docker container inspect" prints it.
+type ContainerReport struct {
+	ID              string `json:"Id"`
+	Created         string
+	Path            string
+	Args            []string
+	State           StateReport
+	Image           string
+	ResolvConfPath  string
+	HostnamePath    string
+	HostsPath       string
+	Name            string // with a slash before it
+	RestartCount    int
+	Driver          string
+	Platform        string
+	HostConfig      HostConfig
+	GraphDriver     GraphDriver
+	Mounts          []MountPoint
+	Config          ConfigReport
+	NetworkSettings NetworkReport
+}
+
+// StateReport is how a container is.
+type StateReport struct {
+	Status     string
+	Running    bool
+	Paused     bool
+	Restarting bool
+	Dead       bool
+	Pid        int
+	ExitCode   int
+	Error      string
+	StartedAt  string
+	FinishedAt string
+}
+
+// ConfigReport is the part of a container's settings that an image can have too, and what belongs
+// to it.
+type ConfigReport struct {
+	image.RunConfig
+	AttachStdin  bool
+	AttachStdout bool
+	AttachStderr bool
+	Tty          bool
+	OpenStdin    bool
+	StdinOnce    bool
+}
+
+// NetworkReport says what network a container has.
+type NetworkReport struct {
+	SandboxKey string // its network namespace, "" if it does not run
+	Networks   map[string]EndpointReport
+}
+
+// EndpointReport is a container's place in a network. None that there is yet gives it addresses.
+type EndpointReport struct {
+	IPAddress  string
+	Gateway    string
+	MacAddress string
+}
+
+// InspectContainer describes a container.
+func (e *Engine) InspectContainer(_ context.Context, key string) (*ContainerReport, error) {
+	c, err := e.container(key)
+	if err != nil {
+		return nil, err
+	}
+	config, err := e.config(c)
+	if err != nil {
+		return nil, err
+	}
+	settings := c.Settings
+	report := &ContainerReport{
+		ID: c.ID, Created: c.Created.UTC().Format(time.RFC3339Nano), Path: settings.Path, Args: settings.Args,
+		State: c.stateReport(), Image: string(c.ImageID), Name: "/" + c.Name,
+		ResolvConfPath: filepath.Join(c.Dir(), "resolv.conf"), HostnamePath: filepath.Join(c.Dir(), "hostname"), HostsPath: filepath.Join(c.Dir(), "hosts"),
+		Driver: e.Driver.Name(), Platform: config.OS, HostConfig: settings.Host, Mounts: settings.Mounts,
+		GraphDriver: e.graphDriver(config.RootFS.DiffIDs),
+		Config: ConfigReport{
+			RunConfig: settings.Config, AttachStdin: settings.Host.Interactive, AttachStdout: true, AttachStderr: true,
+			Tty: settings.Host.Terminal, OpenStdin: settings.Host.Interactive, StdinOnce: settings.Host.Interactive,
+		},
+		NetworkSettings: NetworkReport{Networks: map[string]EndpointReport{settings.Host.NetworkMode: {}}},
+	}
+	if report.Args == nil {
+		report.Args = []string{}
+	}
+	if report.Mounts == nil {
+		report.Mounts = []MountPoint{}
+	}
+	if c.Running() {
+		report.NetworkSettings.SandboxKey = filepath.Join("/proc", strconv.Itoa(c.State.Process.PID), "ns/net")
+	}
+	return report, e.addOwnLayers(report, c, config)
+}
+
+// addOwnLayers completes what overlayfs is given: the init layer, the container's own, and the
+// place where "tarn mount" shows all of it.
+func (e *Engine) addOwnLayers(report *ContainerReport, c *Container, config *image.Config) error {
+	data := report.GraphDriver.Data
+	if chain := image.ChainID(config.RootFS.DiffIDs); chain != "" {
+		dir, found, err := e.Store.InitDir(chain)
+		if err != nil {
+			return err
+		}
+		if found {
+			data["LowerDir"] = filepath.Join(dir, "root") + ":" + data["LowerDir"]
+		}
+	}
+	data["UpperDir"], data["WorkDir"], data["MergedDir"] = c.UpperDir(), c.WorkDir(), e.mountPath(c.ID)
+	return nil
+}
+
+func (c *Container) stateReport() StateReport {
+	return StateReport{
+		Status: c.State.Status, Running: c.Running(), Pid: c.State.Process.PID, ExitCode: c.State.ExitCode, Error: c.State.Error,
+		StartedAt: c.State.StartedAt.UTC().Format(time.RFC3339Nano), FinishedAt: c.State.FinishedAt.UTC().Format(time.RFC3339Nano),
+	}
+}

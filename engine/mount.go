@@ -1,0 +1,131 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/tarnfs/tarn/rootfs"
+)
+
+// Mount shows the whole root file system of a container, or of an image where no container has that
+// name, and gives the directory. It stays there until Umount, or a reboot. An image's cannot be
+// written; a container's is the container's own, running or not: what is written there it finds.
+func (e *Engine) Mount(ctx context.Context, ref string) (string, error) {
+	c, err := e.container(ref)
+	if errors.Is(err, ErrNoContainer) {
+		return e.mountImage(ctx, ref)
+	}
+	if err != nil {
+		return "", err
+	}
+	return e.showContainer(ctx, c)
+}
+
+func (e *Engine) mountImage(ctx context.Context, ref string) (string, error) {
+	img, err := e.imageOrBase(ctx, ref)
+	if err != nil {
+		return "", err
+	}
+	layers, err := e.openLowers(ctx, img.Config)
+	if err != nil {
+		return "", err
+	}
+	defer layers.close()
+	root, err := rootfs.Overlay(layers, nil, nil, rootfs.OverlayOptions{Run: e.Store.Run()})
+	if err != nil {
+		return "", err
+	}
+	defer root.Close()
+	return e.show(ctx, root, img.ID.Hex())
+}
+
+// showContainer holds the container's lock, so that it does not start or end meanwhile: a layer that
+// can be written must be in one overlay only.
+func (e *Engine) showContainer(ctx context.Context, c *Container) (_ string, err error) {
+	lock, err := c.Lock(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, lock.Unlock()) }()
+	path := e.mountPath(c.ID)
+	if there, err := rootfs.Mounted(path); there || err != nil {
+		return path, err
+	}
+	root, err := e.containerRoot(ctx, c)
+	if err != nil {
+		return "", err
+	}
+	defer root.Close()
+	return e.show(ctx, root, c.ID)
+}
+
+func (e *Engine) containerRoot(ctx context.Context, c *Container) (*os.File, error) {
+	config, err := e.config(c)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.reload(); err != nil {
+		return nil, err
+	}
+	if !c.Running() {
+		return e.mountContainer(ctx, c.Container, config, c.State.StartedAt.IsZero(), false)
+	}
+	root, err := rootfs.LiveRoot(c.State.Process.PID)
+	if err == nil && !c.State.Process.alive() {
+		// It may have been another process's root, of the same number.
+		err = errors.Join(fmt.Errorf("container %s ended: try again", c.Name), root.Close())
+	}
+	return root, err
+}
+
+// show attaches a mount to its place. Another process may have done so just now.
+func (e *Engine) show(ctx context.Context, root *os.File, id string) (string, error) {
+	path := e.mountPath(id)
+	err := rootfs.MountAt(ctx, root, path)
+	if err != nil && !errors.Is(err, rootfs.ErrMounted) {
+		return "", err
+	}
+	return path, nil
+}
+
+// Umount takes away what Mount made.
+func (e *Engine) Umount(_ context.Context, ref string) error {
+	id, err := e.mountedID(ref)
+	if err != nil {
+		return err
+	}
+	err = rootfs.Unmount(e.mountPath(id))
+	if errors.Is(err, rootfs.ErrNotMounted) {
+		return fmt.Errorf("%s is %w", ref, rootfs.ErrNotMounted)
+	}
+	return err
+}
+
+// mountedID finds what ref may mean. What was removed since it was mounted is found by its ID.
+func (e *Engine) mountedID(ref string) (string, error) {
+	c, err := e.container(ref)
+	if err == nil {
+		return c.ID, nil
+	}
+	if !errors.Is(err, ErrNoContainer) {
+		return "", err
+	}
+	img, err := e.Image(ref)
+	if err == nil {
+		return img.ID.Hex(), nil
+	}
+	if errors.Is(err, ErrNoImage) && isIDPrefix(ref) {
+		matches, globErr := filepath.Glob(e.mountPath(strings.TrimPrefix(ref, "sha256:") + "*"))
+		if globErr == nil && len(matches) == 1 {
+			return filepath.Base(matches[0]), nil
+		}
+	}
+	if errors.Is(err, ErrNoImage) {
+		return "", fmt.Errorf("no container or image %s (see 'tarn ps -a' and 'tarn images')", ref)
+	}
+	return "", err
+}

@@ -1,0 +1,173 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/tarnfs/tarn/container"
+	"github.com/tarnfs/tarn/image"
+)
+
+// ContainerFilter selects containers. Values of one kind are alternatives, but of labels all must
+// be there; a container is selected if each kind that has values selects it.
+type ContainerFilter struct {
+	All       bool     // those that do not run, too
+	IDs       []string // beginnings of IDs
+	Names     []string // regular expressions
+	Statuses  []string
+	Exited    []int    // exit statuses
+	Labels    []string // "key" or "key=value"
+	Ancestors []string // images, by name or ID
+	Volumes   []string // names of volumes, or paths in the container
+}
+
+// ParseContainerFilter reads "key=value" options, with Docker's keys.
+func ParseContainerFilter(options []string, all bool) (ContainerFilter, error) {
+	f := ContainerFilter{All: all}
+	for _, option := range options {
+		key, value, found := strings.Cut(option, "=")
+		if !found {
+			return f, fmt.Errorf("%w: filter %q: want KEY=VALUE", ErrOption, option)
+		}
+		if err := f.add(key, value); err != nil {
+			return f, fmt.Errorf("filter %s: %w", option, err)
+		}
+	}
+	return f, nil
+}
+
+func (f *ContainerFilter) add(key, value string) error {
+	switch key {
+	case "id":
+		f.IDs = append(f.IDs, value)
+	case "name":
+		f.Names = append(f.Names, value)
+		_, err := regexp.Compile(value)
+		return err
+	case "status":
+		if !slices.Contains([]string{StatusCreated, StatusRunning, StatusExited, StatusDamaged}, value) {
+			return fmt.Errorf("%w: use created, running, exited or damaged", ErrOption)
+		}
+		f.Statuses, f.All = append(f.Statuses, value), true
+	case "exited":
+		code, err := strconv.Atoi(value)
+		f.Exited, f.All = append(f.Exited, code), true
+		return err
+	case "label":
+		f.Labels = append(f.Labels, value)
+	case "ancestor":
+		f.Ancestors = append(f.Ancestors, value)
+	case "volume":
+		f.Volumes = append(f.Volumes, value)
+	default:
+		return fmt.Errorf("%w: use id, name, status, exited, label, ancestor or volume", ErrOption)
+	}
+	return nil
+}
+
+// Containers lists containers, the newest first. Those that were to be removed at their end, and
+// were not because tarn was killed, are removed now.
+func (e *Engine) Containers(ctx context.Context, filter ContainerFilter) ([]*Container, error) {
+	ancestors, err := e.ancestors(filter.Ancestors)
+	if err != nil {
+		return nil, err
+	}
+	records, err := e.Store.Containers()
+	if err != nil {
+		return nil, err
+	}
+	var list []*Container
+	for _, record := range records {
+		c, err := loadContainer(record)
+		if err != nil {
+			return nil, err
+		}
+		if c.abandoned() {
+			if err := e.collect(ctx, c); err != nil {
+				return nil, fmt.Errorf("container %s: %w", c.Name, err)
+			}
+			continue
+		}
+		selected, err := filter.selects(c, ancestors)
+		if err != nil {
+			return nil, err
+		}
+		if selected {
+			list = append(list, c)
+		}
+	}
+	return list, nil
+}
+
+// collect removes an abandoned container, unless someone else just did.
+func (e *Engine) collect(ctx context.Context, c *Container) (err error) {
+	lock, err := c.Lock(ctx)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Unlock()) }()
+	if c.gone() {
+		return nil
+	}
+	return errors.Join(container.RemoveCgroup(cgroupPath(c.ID)), e.discard(c))
+}
+
+// ancestors finds the images; one that is not there selects nothing.
+func (e *Engine) ancestors(refs []string) ([]image.Digest, error) {
+	var ids []image.Digest
+	for _, ref := range refs {
+		img, err := e.Image(ref)
+		if err != nil && !errors.Is(err, ErrNoImage) {
+			return nil, err
+		}
+		if err == nil {
+			ids = append(ids, img.ID)
+		}
+	}
+	return ids, nil
+}
+
+func (f *ContainerFilter) selects(c *Container, ancestors []image.Digest) (bool, error) {
+	if !f.All && !c.Running() {
+		return false, nil
+	}
+	for _, label := range f.Labels {
+		key, want, hasValue := strings.Cut(label, "=")
+		value, found := c.Settings.Config.Labels[key]
+		if !found || hasValue && value != want {
+			return false, nil
+		}
+	}
+	named, err := anyMatches(f.Names, c.Name)
+	selected := named &&
+		(len(f.IDs) == 0 || slices.ContainsFunc(f.IDs, func(id string) bool { return strings.HasPrefix(c.ID, id) })) &&
+		(len(f.Statuses) == 0 || slices.Contains(f.Statuses, c.State.Status)) &&
+		(len(f.Exited) == 0 || c.State.Status == StatusExited && slices.Contains(f.Exited, c.State.ExitCode)) &&
+		(len(f.Ancestors) == 0 || slices.Contains(ancestors, c.ImageID)) &&
+		(len(f.Volumes) == 0 || slices.ContainsFunc(c.Settings.Mounts, func(m MountPoint) bool {
+			return slices.Contains(f.Volumes, m.Name) || slices.Contains(f.Volumes, m.Destination)
+		}))
+	return selected, err
+}
+
+func anyMatches(patterns []string, name string) (bool, error) {
+	if len(patterns) == 0 {
+		return true, nil
+	}
+	for _, pattern := range patterns {
+		matched, err := regexp.MatchString(pattern, name)
+		if matched || err != nil {
+			return matched, err
+		}
+	}
+	return false, nil
+}
