@@ -15,7 +15,7 @@ import (
 )
 
 // version is set by the build: -ldflags '-X main.version=v1.2.3'.
-var version string //nolint:gochecknoglobals // the linker can only set a package's variable
+var version string
 
 func main() {
 	os.Exit(run())
