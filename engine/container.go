@@ -101,19 +101,20 @@ func (e *Engine) container(key string) (*Container, error) {
 // loadContainer reads the state, and corrects what it says if that is not so any more.
 func loadContainer(record *store.Container) (*Container, error) {
 	c := &Container{Container: record, State: ContainerState{Status: StatusCreated}}
-	if c.readSettings(); c.Damaged != nil {
-		c.State.Status = StatusDamaged
+	if c.readSettings(); c.State.Status == StatusDamaged {
 		return c, nil
 	}
 	return c, c.reload()
 }
 
 func (c *Container) readSettings() {
-	if c.Damaged != nil {
-		return
+	if c.Damaged == nil {
+		if err := json.Unmarshal(c.Config, &c.Settings); err != nil {
+			c.Damaged = fmt.Errorf("container %s: its settings: %w: %w", c.Name, store.ErrDamaged, err)
+		}
 	}
-	if err := json.Unmarshal(c.Config, &c.Settings); err != nil {
-		c.Damaged = fmt.Errorf("container %s: its settings: %w: %w", c.Name, store.ErrDamaged, err)
+	if c.Damaged != nil {
+		c.State.Status = StatusDamaged
 	}
 }
 
