@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -80,13 +81,17 @@ func (e *Engine) InspectContainer(_ context.Context, key string) (*ContainerRepo
 	if err != nil {
 		return nil, err
 	}
+	driver, err := e.graphDriver(config.RootFS.DiffIDs)
+	if err != nil {
+		return nil, fmt.Errorf("container %s: %w", c.Name, err)
+	}
 	settings := c.Settings
 	report := &ContainerReport{
 		ID: c.ID, Created: c.Created.UTC().Format(time.RFC3339Nano), Path: settings.Path, Args: settings.Args,
 		State: c.stateReport(), Image: string(c.ImageID), Name: "/" + c.Name,
 		ResolvConfPath: filepath.Join(c.Dir(), "resolv.conf"), HostnamePath: filepath.Join(c.Dir(), "hostname"), HostsPath: filepath.Join(c.Dir(), "hosts"),
-		Driver: e.Driver.Name(), Platform: config.OS, HostConfig: settings.Host, Mounts: settings.Mounts,
-		GraphDriver: e.graphDriver(config.RootFS.DiffIDs),
+		Driver: driver.Name, Platform: config.OS, HostConfig: settings.Host, Mounts: settings.Mounts,
+		GraphDriver: driver,
 		Config: ConfigReport{
 			RunConfig: settings.Config, AttachStdin: settings.Host.Interactive, AttachStdout: true, AttachStderr: true,
 			Tty: settings.Host.Terminal, OpenStdin: settings.Host.Interactive, StdinOnce: settings.Host.Interactive,

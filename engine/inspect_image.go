@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -42,8 +41,8 @@ type RootFSReport struct {
 }
 
 // InspectImage describes an image.
-func (e *Engine) InspectImage(_ context.Context, ref string) (*ImageReport, error) {
-	img, err := e.Image(ref)
+func (e *Engine) InspectImage(ctx context.Context, ref string) (*ImageReport, error) {
+	img, err := e.imageOrBase(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
@@ -51,11 +50,15 @@ func (e *Engine) InspectImage(_ context.Context, ref string) (*ImageReport, erro
 	if err != nil {
 		return nil, err
 	}
+	driver, err := e.graphDriver(img.Config.RootFS.DiffIDs)
+	if err != nil {
+		return nil, err
+	}
 	report := &ImageReport{
 		ID: string(img.ID), RepoTags: []string{}, RepoDigests: []string{},
 		Comment: img.Config.Comment, Author: img.Config.Author, Config: img.Config.Config,
 		Architecture: img.Config.Architecture, Variant: img.Config.Variant, Os: img.Config.OS, Size: size,
-		GraphDriver: e.graphDriver(img.Config.RootFS.DiffIDs),
+		GraphDriver: driver,
 		RootFS:      RootFSReport{Type: img.Config.RootFS.Type, Layers: img.Config.RootFS.DiffIDs},
 	}
 	if img.Config.Created != nil {
@@ -87,10 +90,17 @@ func (e *Engine) addNames(report *ImageReport, id image.Digest) error {
 }
 
 // graphDriver says where the layers are when mounted, the top one first as overlay's lowerdir.
-func (e *Engine) graphDriver(layers []image.Digest) GraphDriver {
+func (e *Engine) graphDriver(layers []image.Digest) (GraphDriver, error) {
+	driver := GraphDriver{Name: e.Driver.Name()}
 	dirs := make([]string, 0, len(layers))
 	for _, diffID := range slices.Backward(layers) {
-		dirs = append(dirs, filepath.Join(e.Store.Run(), "layers", diffID.Hex()))
+		l, err := e.Store.Layer(diffID)
+		if err != nil {
+			return driver, err
+		}
+		name, dir := e.Driver.Locate(driverLayer(l))
+		driver.Name, dirs = name, append(dirs, dir)
 	}
-	return GraphDriver{Name: e.Driver.Name(), Data: map[string]string{"LowerDir": strings.Join(dirs, ":")}}
+	driver.Data = map[string]string{"LowerDir": strings.Join(dirs, ":")}
+	return driver, nil
 }

@@ -107,6 +107,29 @@ func TestTreeIsTheTars(t *testing.T) {
 	})
 }
 
+func TestLayersAreWhereTheySayTheyAre(t *testing.T) {
+	onEachDriver(t, func(t *testing.T, s site) {
+		l := storeLayer(t, s.root, dir("d", 0o755), file("d/f", 0o644))
+		automatic, err := rootfs.NewDriver(rootfs.Auto, s.run)
+		require.NoError(t, err)
+		name, path := s.driver.Locate(l)
+		require.Equal(t, s.driver.Name(), name)
+		require.NoDirExists(t, filepath.Join(path, "d"))
+
+		lowers := mountAll(t, s.driver, l)
+		want, err := sys.StatFile(lowers[0])
+		require.NoError(t, err)
+		for _, d := range []rootfs.Driver{s.driver, automatic} {
+			name, path := d.Locate(l)
+			require.Equal(t, s.driver.Name(), name)
+			got, err := sys.StatFile(openDir(t, path))
+			require.NoError(t, err)
+			require.Equal(t, want, got)
+		}
+		s.release(t, l)
+	})
+}
+
 func TestWhiteoutsAndOpaqueDirectories(t *testing.T) {
 	onEachDriver(t, func(t *testing.T, s site) {
 		layers := []rootfs.Layer{

@@ -39,6 +39,10 @@ func (*dirsDriver) Mount(ctx context.Context, l Layer) (*os.File, error) {
 	return openDir(whole)
 }
 
+func (*dirsDriver) Locate(l Layer) (driver, path string) {
+	return Dirs, filepath.Join(l.Dir, wholeTree)
+}
+
 // Release has nothing to do: the tree lies in the layer's own directory and goes with it.
 func (*dirsDriver) Release(l Layer) error {
 	_, err := l.hexID()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"syscall"
 
@@ -54,6 +55,10 @@ func (d *erofsDriver) Mount(ctx context.Context, l Layer) (*os.File, error) {
 		return nil, fmt.Errorf("mount layer %s: %w", id, err)
 	}
 	return mount, nil
+}
+
+func (d *erofsDriver) Locate(l Layer) (driver, path string) {
+	return Erofs, filepath.Join(d.run, "layers", strings.TrimPrefix(l.DiffID, "sha256:"))
 }
 
 func (d *erofsDriver) Release(l Layer) error {
@@ -195,6 +200,21 @@ func (d *autoDriver) Mount(ctx context.Context, l Layer) (*os.File, error) {
 		return nil, fmt.Errorf("%w (tried because: %w)", extractErr, err)
 	}
 	return dir, nil
+}
+
+// Locate: a layer was extracted only if its mount was refused, and that is so until it is removed. Where
+// it was neither mounted nor extracted yet, nobody knows, and a mount will be tried first.
+func (d *autoDriver) Locate(l Layer) (driver, path string) {
+	mounts, point := d.mounts.Locate(l)
+	if dir, err := mountedErofs(point); err == nil && dir != nil {
+		drop(dir)
+		return mounts, point
+	}
+	extracts, tree := d.extracts.Locate(l)
+	if _, err := os.Lstat(tree); err == nil {
+		return extracts, tree
+	}
+	return mounts, point
 }
 
 func (d *autoDriver) Release(l Layer) error {

@@ -58,6 +58,10 @@ type Driver interface {
 	// layer is at fault.
 	Mount(ctx context.Context, l Layer) (*os.File, error)
 
+	// Locate says at which path Mount makes the layer's tree available, or would, and the name of the
+	// driver that does: one which chooses gives the one it chose. Nothing need be there yet.
+	Locate(l Layer) (driver, path string)
+
 	// Release takes back what Mount left on the host outside the store's own directories, so that
 	// the store may remove the layer. Containers that run on it go on undisturbed: their overlay
 	// holds the tree, and the disk space is free when the last of them ends. A layer that is not
