@@ -52,6 +52,41 @@ func TestTemplates(t *testing.T) {
 	}
 }
 
+func TestTableWithoutTitles(t *testing.T) {
+	parsed, err := format.Parse("table {{.Name}}\t{{.Name}}")
+	require.NoError(t, err)
+	var b strings.Builder
+	require.NoError(t, format.Execute(&b, parsed, nil, []row{{Name: "a long name"}, {Name: "b"}}))
+	require.Equal(t, "a long name   a long name\nb             b\n", b.String())
+}
+
+func TestObject(t *testing.T) {
+	object := &struct {
+		ID     string `json:"Id"`
+		Size   int64
+		Labels map[string]string
+	}{"abc", 12_345_678_901, map[string]string{"a": "b"}}
+	for text, want := range map[string]string{
+		"{{.ID}}":            "abc\n", // as in Go
+		"{{.Id}} {{.Size}}":  "abc 12345678901\n",
+		"{{.Labels.a}}":      "b\n",
+		"{{.Labels.nope}}":   "<no value>\n",
+		"json":               `{"Id":"abc","Size":12345678901,"Labels":{"a":"b"}}` + "\n",
+		`{{len .Labels}}\n.`: "1\n.\n",
+	} {
+		parsed, err := format.Parse(text)
+		require.NoError(t, err)
+		var b strings.Builder
+		require.NoError(t, format.Object(&b, parsed, object), text)
+		require.Equal(t, want, b.String(), text)
+	}
+	parsed, err := format.Parse("{{.Nope}}")
+	require.NoError(t, err)
+	var b strings.Builder
+	require.EqualError(t, format.Object(&b, parsed, object), "bad --format: <.Nope>: can't evaluate field Nope")
+	require.Empty(t, b.String())
+}
+
 func TestTemplatesThatCannotBeUsed(t *testing.T) {
 	for _, text := range []string{"{{", "{{.Nope}}", "{{nope}}", "{{index .Tags 5}}"} {
 		_, err := render(t, text, row{})

@@ -61,21 +61,55 @@ func unescape(text string) string {
 	return b.String()
 }
 
-// Execute writes each row on a line of its own. header gives the title of each field that a table
-// may have; it is used for tables only.
-func Execute[T any](w io.Writer, t *Template, header map[string]string, rows []T) error {
+// Execute writes each row on a line of its own. header is what a table has above them: a row, or a map,
+// whose fields are their titles, or nil.
+func Execute[T any](w io.Writer, t *Template, header any, rows []T) error {
 	if !t.table {
 		return execute(w, t, rows)
 	}
 	// Three spaces, as Docker has them.
 	columns := tabwriter.NewWriter(w, 10, 1, 3, ' ', 0)
-	if err := line(columns, t, header); err != nil {
-		return err
+	if header != nil {
+		if err := line(columns, t, header); err != nil {
+			return err
+		}
 	}
 	if err := execute(columns, t, rows); err != nil {
 		return err
 	}
 	return columns.Flush()
+}
+
+// Object writes one object on a line of its own. A template may use the names that its fields have in
+// Go, or else those that they have in JSON.
+func Object(w io.Writer, t *Template, object any) error {
+	err := line(w, t, object)
+	if err == nil {
+		return nil
+	}
+	data, marshalErr := json.Marshal(object)
+	if marshalErr != nil {
+		return marshalErr
+	}
+	var fields map[string]any
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.UseNumber() // a size shall not become 1.2e+07
+	if decoder.Decode(&fields) != nil {
+		return err // not an object
+	}
+	if line(w, t.strict(), fields) != nil {
+		return err
+	}
+	return nil
+}
+
+// strict is the template with an error for what a map does not have.
+func (t *Template) strict() *Template {
+	clone, err := t.parsed.Clone()
+	if err != nil {
+		return t
+	}
+	return &Template{parsed: clone.Option("missingkey=error")}
 }
 
 func execute[T any](w io.Writer, t *Template, rows []T) error {
@@ -97,9 +131,14 @@ func line(w io.Writer, t *Template, data any) error {
 	return err
 }
 
-// explain leaves out the empty name that the template has.
+// explain leaves out what a user did not write: the template's name, of which it has none, and Go's
+// types.
 func explain(err error) string {
-	return strings.TrimPrefix(strings.TrimPrefix(err.Error(), "template: "), ":")
+	message := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "template: "), ":")
+	if _, rest, found := strings.Cut(message, `executing "" at `); found {
+		message, _, _ = strings.Cut(rest, " in type ")
+	}
+	return message
 }
 
 // functions are those of docker/cli, templates/templates.go.
