@@ -17,8 +17,8 @@ type Step struct {
 
 // History gives an image's steps, the latest first. Layers that the image's history does not speak
 // of stand at the beginning, as steps that say nothing.
-func (e *Engine) History(_ context.Context, ref string) ([]Step, error) {
-	img, err := e.Image(ref)
+func (e *Engine) History(ctx context.Context, ref string) ([]Step, error) {
+	img, err := e.imageOrBase(ctx, ref)
 	if err != nil {
 		return nil, err
 	}

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
-	"strings"
+	"strconv"
 	"time"
 
 	"github.com/tarnfs/tarn/image"
@@ -21,16 +21,48 @@ type ImageRow struct {
 	Created  time.Time
 	Size     int64 // bytes of the layers' tars; shared layers count for each image
 	Labels   map[string]string
+	config   *image.Config
 }
 
 // Dangling reports whether the image has no name.
 func (r ImageRow) Dangling() bool { return r.Name.IsZero() }
 
-// ImageFilter selects images; the zero filter selects all.
+// ImageFilter selects images. The zero filter leaves out those that only others are made of.
 type ImageFilter struct {
+	All        bool     // those without a name that another image continues, too
 	References []string // names or patterns of path.Match; any of them
 	Dangling   *bool    // only those without a name, or only those with one
 	Labels     []string // "key" or "key=value"; all of them
+	Before     string   // an image: only those that are older
+	Since      string   // an image: only those that are younger
+}
+
+// ParseImageFilter reads "key=value" options, with Docker's keys.
+func ParseImageFilter(options []string, all bool) (ImageFilter, error) {
+	f := ImageFilter{All: all}
+	return f, eachFilter(options, f.add)
+}
+
+func (f *ImageFilter) add(key, value string) error {
+	switch key {
+	case "reference":
+		f.References = append(f.References, value)
+	case "dangling":
+		dangling, err := strconv.ParseBool(value)
+		if err != nil {
+			return fmt.Errorf("%w: use true or false", ErrOption)
+		}
+		f.Dangling = &dangling
+	case "label":
+		f.Labels = append(f.Labels, value)
+	case "before":
+		f.Before = value
+	case "since":
+		f.Since = value
+	default:
+		return fmt.Errorf("%w: use reference, dangling, label, before or since", ErrOption)
+	}
+	return nil
 }
 
 // Images lists the images, the newest first.
@@ -40,11 +72,31 @@ func (e *Engine) Images(_ context.Context, filter ImageFilter) ([]ImageRow, erro
 			return nil, fmt.Errorf("filter reference=%s: %w", pattern, err)
 		}
 	}
+	earliest, latest, err := e.period(filter)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := e.imageRows()
+	if err != nil {
+		return nil, err
+	}
+	var selected []ImageRow
+	for _, row := range rows {
+		inTime := (earliest.IsZero() || row.Created.After(earliest)) && (latest.IsZero() || row.Created.Before(latest))
+		if inTime && filter.selects(row) && (filter.All || !row.isStepOfAny(rows)) {
+			selected = append(selected, row)
+		}
+	}
+	slices.SortStableFunc(selected, func(a, b ImageRow) int { return b.Created.Compare(a.Created) })
+	return selected, nil
+}
+
+func (e *Engine) imageRows() ([]ImageRow, error) {
 	records, err := e.Store.Images()
 	if err != nil {
 		return nil, err
 	}
-	var rows []ImageRow
+	rows := make([]ImageRow, 0, len(records))
 	for _, record := range records {
 		row := ImageRow{ID: record.ID, Manifest: record.Manifest}
 		if record.Name != "" {
@@ -52,20 +104,51 @@ func (e *Engine) Images(_ context.Context, filter ImageFilter) ([]ImageRow, erro
 				return nil, err
 			}
 		}
-		config, err := e.Store.Config(record.ID)
-		if err != nil {
+		if row.config, err = e.Store.Config(record.ID); err != nil {
 			return nil, fmt.Errorf("image %s: %w", cmp.Or(record.Name, record.ID.Short()), err)
 		}
-		row.Created, row.Labels = config.CreatedAt(), config.Config.Labels
-		if row.Size, err = e.size(config); err != nil {
+		row.Created, row.Labels = row.config.CreatedAt(), row.config.Config.Labels
+		if row.Size, err = e.size(row.config); err != nil {
 			return nil, fmt.Errorf("image %s: %w", cmp.Or(record.Name, record.ID.Short()), err)
 		}
-		if filter.selects(row) {
-			rows = append(rows, row)
-		}
+		rows = append(rows, row)
 	}
-	slices.SortStableFunc(rows, func(a, b ImageRow) int { return b.Created.Compare(a.Created) })
 	return rows, nil
+}
+
+// period gives the times between which an image must have been made; zero is no limit.
+func (e *Engine) period(f ImageFilter) (earliest, latest time.Time, err error) {
+	for _, limit := range []struct {
+		ref  string
+		time *time.Time
+	}{{f.Since, &earliest}, {f.Before, &latest}} {
+		if limit.ref == "" {
+			continue
+		}
+		img, err := e.Image(limit.ref)
+		if err != nil {
+			return earliest, latest, err
+		}
+		*limit.time = img.Config.CreatedAt()
+	}
+	return earliest, latest, nil
+}
+
+// isStepOfAny tells whether the image has no name and was only a step on the way to another one.
+func (r ImageRow) isStepOfAny(rows []ImageRow) bool {
+	return r.Dangling() && slices.ContainsFunc(rows, func(other ImageRow) bool { return continues(other.config, r.config) })
+}
+
+// continues tells whether an image was made from an earlier one: it has its layers and its history,
+// and more of that.
+func continues(config, earlier *image.Config) bool {
+	layers, history := len(earlier.RootFS.DiffIDs), len(earlier.History)
+	return len(config.RootFS.DiffIDs) >= layers && len(config.History) > history &&
+		slices.Equal(config.RootFS.DiffIDs[:layers], earlier.RootFS.DiffIDs) &&
+		slices.EqualFunc(config.History[:history], earlier.History, func(a, b image.History) bool {
+			return a.CreatedBy == b.CreatedBy && a.EmptyLayer == b.EmptyLayer && a.Comment == b.Comment &&
+				(a.Created == nil) == (b.Created == nil) && (a.Created == nil || a.Created.Equal(*b.Created))
+		})
 }
 
 // size adds up the layers' tars.
@@ -89,12 +172,8 @@ func (f ImageFilter) selects(row ImageRow) bool {
 	if f.Dangling != nil && row.Dangling() != *f.Dangling {
 		return false
 	}
-	for _, label := range f.Labels {
-		key, want, hasValue := strings.Cut(label, "=")
-		value, found := row.Labels[key]
-		if !found || hasValue && value != want {
-			return false
-		}
+	if !hasLabels(row.Labels, f.Labels) {
+		return false
 	}
 	return len(f.References) == 0 || slices.ContainsFunc(f.References, func(pattern string) bool {
 		return matchReference(pattern, row.Name)
@@ -123,6 +202,9 @@ func (e *Engine) Tag(ctx context.Context, ref, name string) error {
 	}
 	if len(names) == 0 {
 		return fmt.Errorf("%w: the new name is empty", image.ErrReference)
+	}
+	if _, err := e.imageOrBase(ctx, ref); err != nil {
+		return err
 	}
 	lock, err := e.Store.Shared(ctx)
 	if err != nil {

@@ -2,12 +2,14 @@ package engine_test
 
 import (
 	"bytes"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/tarnfs/tarn/engine"
 	"github.com/tarnfs/tarn/image"
+	"github.com/tarnfs/tarn/layer"
 	"github.com/tarnfs/tarn/store"
 )
 
@@ -70,6 +72,47 @@ func TestImagesAndFilters(t *testing.T) {
 	}
 	_, err := e.Images(t.Context(), engine.ImageFilter{References: []string{"["}})
 	require.Error(t, err)
+}
+
+func TestImageFilterOptions(t *testing.T) {
+	yes := true
+	got, err := engine.ParseImageFilter([]string{"reference=a*", "dangling=1", "label=k=v", "label=l", "before=x", "since=y"}, true)
+	require.NoError(t, err)
+	require.Equal(t, engine.ImageFilter{
+		All: true, References: []string{"a*"}, Dangling: &yes, Labels: []string{"k=v", "l"}, Before: "x", Since: "y",
+	}, got)
+	for _, bad := range []string{"dangling", "dangling=maybe", "size=3"} {
+		_, err := engine.ParseImageFilter([]string{bad}, false)
+		require.ErrorIs(t, err, engine.ErrOption, bad)
+		require.ErrorContains(t, err, bad)
+	}
+}
+
+func TestImagesBeforeAndSince(t *testing.T) {
+	e := newEngine(t)
+	for i, name := range []string{"old", "middle", "new"} {
+		t.Setenv("SOURCE_DATE_EPOCH", strconv.Itoa(1_700_000_000+i))
+		importTar(t, e, name, "x")
+	}
+	for _, tc := range []struct {
+		filter engine.ImageFilter
+		want   []string
+	}{
+		{engine.ImageFilter{}, []string{"new:latest", "middle:latest", "old:latest"}},
+		{engine.ImageFilter{Before: "middle"}, []string{"old:latest"}},
+		{engine.ImageFilter{Since: "middle"}, []string{"new:latest"}},
+		{engine.ImageFilter{Since: "old", Before: "new"}, []string{"middle:latest"}},
+	} {
+		rows, err := e.Images(t.Context(), tc.filter)
+		require.NoError(t, err)
+		var got []string
+		for _, row := range rows {
+			got = append(got, row.Name.Familiar())
+		}
+		require.Equal(t, tc.want, got)
+	}
+	_, err := e.Images(t.Context(), engine.ImageFilter{Since: "nope"})
+	require.ErrorIs(t, err, engine.ErrNoImage)
 }
 
 func TestTagAndRemove(t *testing.T) {
@@ -138,5 +181,6 @@ func TestHistoryAndLayers(t *testing.T) {
 	require.Len(t, rows, 1)
 	require.Equal(t, 1, rows[0].SharedBy)
 	require.Equal(t, int64(len(makeTar(t, file{"f", "x"}))), rows[0].Size)
+	require.Equal(t, layer.Counts{Added: 1, Bytes: 1}, rows[0].Counts)
 	require.NotContains(t, rows[0].CreatedBy, "\n")
 }

@@ -2,23 +2,26 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"slices"
 
+	"github.com/tarnfs/tarn/erofs"
 	"github.com/tarnfs/tarn/image"
+	"github.com/tarnfs/tarn/layer"
 )
 
 // LayerRow is one layer of an image's stack.
 type LayerRow struct {
-	DiffID    image.Digest
-	CreatedBy string // "" if the image's history does not say
-	Size      int64  // bytes of the tar
-	SharedBy  int    // how many other images have the layer
+	Step
+	layer.Counts     // what it does to the layers below
+	SharedBy     int // how many other images have the layer
 }
 
 // Layers gives an image's stack of layers, the top one first.
-func (e *Engine) Layers(_ context.Context, ref string) ([]LayerRow, error) {
-	img, err := e.Image(ref)
+func (e *Engine) Layers(ctx context.Context, ref string) ([]LayerRow, error) {
+	img, err := e.imageOrBase(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
@@ -32,14 +35,60 @@ func (e *Engine) Layers(_ context.Context, ref string) ([]LayerRow, error) {
 	}
 	var rows []LayerRow
 	for _, step := range steps {
-		if step.Layer == "" {
-			continue
+		if step.Layer != "" {
+			rows = append(rows, LayerRow{Step: step, SharedBy: users[step.Layer] - 1})
 		}
-		rows = append(rows, LayerRow{
-			DiffID: step.Layer, CreatedBy: step.CreatedBy, Size: step.Size, SharedBy: users[step.Layer] - 1,
-		})
+	}
+	if err := e.count(ctx, rows); err != nil {
+		return nil, fmt.Errorf("image %s: %w", ref, err)
 	}
 	return rows, nil
+}
+
+// count fills in what each layer does to those below it. Of a layer only the index is read.
+func (e *Engine) count(ctx context.Context, rows []LayerRow) error {
+	indexes := make([]*erofs.Image, 0, len(rows))
+	for _, row := range rows {
+		index, file, err := e.openIndex(row.Layer)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		indexes = append(indexes, index)
+	}
+	for i := range rows {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		counts, err := layer.Stats(indexes[i], indexes[i+1:])
+		if err != nil {
+			return fmt.Errorf("layer %s: %w", rows[i].Layer.Short(), err)
+		}
+		rows[i].Counts = counts
+	}
+	return nil
+}
+
+// openIndex gives a layer's index and the file it is read from, to be closed when the index is no
+// longer used.
+func (e *Engine) openIndex(diffID image.Digest) (*erofs.Image, *os.File, error) {
+	l, err := e.Store.Layer(diffID)
+	if err != nil {
+		return nil, nil, err
+	}
+	file, err := l.OpenIndex()
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := file.Stat()
+	if err != nil {
+		return nil, nil, errors.Join(err, file.Close())
+	}
+	index, err := erofs.Open(file, info.Size())
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("layer %s: %w", diffID.Short(), err), file.Close())
+	}
+	return index, file, nil
 }
 
 // layerUsers counts for each layer the images that have it; names of one image count once.

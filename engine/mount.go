@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/tarnfs/tarn/image"
 	"github.com/tarnfs/tarn/rootfs"
 )
 
@@ -27,6 +28,9 @@ func (e *Engine) Mount(ctx context.Context, ref string) (string, error) {
 
 func (e *Engine) mountImage(ctx context.Context, ref string) (string, error) {
 	img, err := e.imageOrBase(ctx, ref)
+	if errors.Is(err, ErrNoImage) {
+		return "", noObject(ref)
+	}
 	if err != nil {
 		return "", err
 	}
@@ -92,6 +96,57 @@ func (e *Engine) show(ctx context.Context, root *os.File, id string) (string, er
 	return path, nil
 }
 
+// MountRow is one line of "tarn mount": a root file system that is shown.
+type MountRow struct {
+	ID    string // the container's, or the image's without "sha256:"
+	Name  string // the container's, or one of the image's; the beginning of the ID if there is none
+	Image bool
+	Path  string
+}
+
+// Mounts lists what Mount shows, by path.
+func (e *Engine) Mounts(_ context.Context) ([]MountRow, error) {
+	entries, err := os.ReadDir(e.mountPath(""))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var rows []MountRow
+	for _, entry := range entries {
+		row := MountRow{ID: entry.Name(), Path: e.mountPath(entry.Name())}
+		if there, err := rootfs.Mounted(row.Path); err != nil {
+			return nil, err
+		} else if !there {
+			continue
+		}
+		if err := e.nameMount(&row); err != nil {
+			return nil, err
+		}
+		rows = append(rows, row)
+	}
+	return rows, nil
+}
+
+// nameMount finds what is mounted. It may have been removed since.
+func (e *Engine) nameMount(row *MountRow) error {
+	c, err := e.container(row.ID)
+	if err == nil {
+		row.Name = c.Name
+		return nil
+	}
+	if !errors.Is(err, ErrNoContainer) {
+		return err
+	}
+	row.Image, row.Name = true, row.ID[:min(12, len(row.ID))]
+	names, err := e.namesOf(image.Digest(image.SHA256 + ":" + row.ID))
+	if len(names) > 0 {
+		row.Name = familiar(names[0])
+	}
+	return err
+}
+
 // Umount takes away what Mount made.
 func (e *Engine) Umount(_ context.Context, ref string) error {
 	id, err := e.mountedID(ref)
@@ -125,7 +180,7 @@ func (e *Engine) mountedID(ref string) (string, error) {
 		}
 	}
 	if errors.Is(err, ErrNoImage) {
-		return "", fmt.Errorf("no container or image %s (see 'tarn ps -a' and 'tarn images')", ref)
+		return "", noObject(ref)
 	}
 	return "", err
 }

@@ -30,16 +30,7 @@ type ContainerFilter struct {
 // ParseContainerFilter reads "key=value" options, with Docker's keys.
 func ParseContainerFilter(options []string, all bool) (ContainerFilter, error) {
 	f := ContainerFilter{All: all}
-	for _, option := range options {
-		key, value, found := strings.Cut(option, "=")
-		if !found {
-			return f, fmt.Errorf("%w: filter %q: want KEY=VALUE", ErrOption, option)
-		}
-		if err := f.add(key, value); err != nil {
-			return f, fmt.Errorf("filter %s: %w", option, err)
-		}
-	}
-	return f, nil
+	return f, eachFilter(options, f.add)
 }
 
 func (f *ContainerFilter) add(key, value string) error {
@@ -140,12 +131,8 @@ func (f *ContainerFilter) selects(c *Container, ancestors []image.Digest) (bool,
 	if !f.All && !c.Running() {
 		return false, nil
 	}
-	for _, label := range f.Labels {
-		key, want, hasValue := strings.Cut(label, "=")
-		value, found := c.Settings.Config.Labels[key]
-		if !found || hasValue && value != want {
-			return false, nil
-		}
+	if !hasLabels(c.Settings.Config.Labels, f.Labels) {
+		return false, nil
 	}
 	named, err := anyMatches(f.Names, c.Name)
 	selected := named &&
@@ -157,6 +144,23 @@ func (f *ContainerFilter) selects(c *Container, ancestors []image.Digest) (bool,
 			return slices.Contains(f.Volumes, m.Name) || slices.Contains(f.Volumes, m.Destination)
 		}))
 	return selected, err
+}
+
+// ImageName gives the container's image as the user named it, or its ID when that name means
+// another image by now.
+func (e *Engine) ImageName(c *Container) (string, error) {
+	if c.State.Status == StatusDamaged {
+		return "", nil // its record says nothing
+	}
+	img, err := e.Image(c.ImageName)
+	switch {
+	case err == nil && img.ID == c.ImageID:
+		return c.ImageName, nil
+	case err == nil || errors.Is(err, ErrNoImage):
+		return c.ImageID.Short(), nil
+	default:
+		return "", err
+	}
 }
 
 func anyMatches(patterns []string, name string) (bool, error) {
