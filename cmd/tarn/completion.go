@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -51,6 +52,8 @@ func complete(most int, list func(cmd *cobra.Command) ([]string, error)) complet
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveError
 		}
+		// What stands there already is not wanted twice.
+		names = slices.DeleteFunc(names, func(name string) bool { return slices.Contains(args, name) })
 		return names, cobra.ShellCompDirectiveNoFileComp
 	}
 }
@@ -70,6 +73,50 @@ func (a *app) imageNames(cmd *cobra.Command) ([]string, error) {
 		if !row.Dangling() {
 			names = append(names, row.Name.Familiar())
 		}
+	}
+	return names, nil
+}
+
+// containerNames lists the containers for a completion.
+func (a *app) containerNames(cmd *cobra.Command) ([]string, error) {
+	e, err := a.engine()
+	if err != nil {
+		return nil, err
+	}
+	containers, err := e.Containers(cmd.Context(), engine.ContainerFilter{All: true})
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, c := range containers {
+		names = append(names, c.Name)
+	}
+	return names, nil
+}
+
+// allNames lists containers, then images.
+func (a *app) allNames(cmd *cobra.Command) ([]string, error) {
+	containers, err := a.containerNames(cmd)
+	if err != nil {
+		return nil, err
+	}
+	images, err := a.imageNames(cmd)
+	return slices.Concat(containers, images), err
+}
+
+// mountedNames lists what 'tarn mount' shows.
+func (a *app) mountedNames(cmd *cobra.Command) ([]string, error) {
+	e, err := a.engine()
+	if err != nil {
+		return nil, err
+	}
+	mounts, err := e.Mounts(cmd.Context())
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, mount := range mounts {
+		names = append(names, mount.Name)
 	}
 	return names, nil
 }

@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/signal"
 	"strings"
@@ -32,9 +31,7 @@ func run() int {
 		return 0
 	}
 	status := exitStatus(cmd, err)
-	if message := oneLine(err); message != "" {
-		fmt.Fprintln(os.Stderr, "tarn: "+message)
-	}
+	complain(os.Stderr, err)
 	return status
 }
 

@@ -62,6 +62,16 @@ outlive a reboot lie below --run.`,
 	)
 	root.AddCommand(
 		newRunCmd(a),
+		newPsCmd(a),
+		newRmCmd(a),
+		newImagesCmd(a),
+		newTagCmd(a),
+		newRmiCmd(a),
+		newHistoryCmd(a),
+		newLayersCmd(a),
+		newInspectCmd(a),
+		newMountCmd(a),
+		newUmountCmd(a),
 		newVersionCmd(a),
 		newCompletionCmd(),
 	)

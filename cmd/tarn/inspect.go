@@ -1,0 +1,73 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tarnfs/tarn/engine"
+	"github.com/tarnfs/tarn/internal/format"
+)
+
+func newInspectCmd(a *app) *cobra.Command {
+	var kind, text string
+	cmd := &cobra.Command{
+		Use:     "inspect [flags] NAME...",
+		GroupID: groupImages,
+		Short:   "Describe containers and images in full, as JSON",
+		Long: `Describe containers and images in full, as a JSON array in Docker's form. A name that both
+a container and an image have is the container's, unless --type says otherwise.
+
+--format takes a Go template of one object, with the functions json, join, split, lower,
+upper, title, pad, truncate, println, and those of Go's own.`,
+		Example: `  tarn inspect debian
+  tarn inspect --type image --format '{{json .Config.Env}}' debian
+  tarn inspect -f '{{.GraphDriver.Data.UpperDir}}' work
+  tarn inspect -f '{{join .RootFS.Layers "\n"}}' debian-hello`,
+		Args: arguments(1, -1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			template, err := format.Parse(text)
+			if err != nil {
+				return err
+			}
+			e, err := a.engine()
+			if err != nil {
+				return err
+			}
+			found := []any{}
+			failed := each(cmd, args, func(name string) error {
+				object, err := e.Inspect(cmd.Context(), name, kind)
+				if err == nil {
+					found = append(found, object)
+				}
+				return err
+			})
+			if text == "" {
+				err = writeJSON(cmd.OutOrStdout(), found)
+			}
+			for i := 0; text != "" && err == nil && i < len(found); i++ {
+				err = format.Object(cmd.OutOrStdout(), template, found[i])
+			}
+			return cmp.Or(err, failed)
+		},
+		ValidArgsFunction: complete(-1, a.allNames),
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&kind, "type", engine.KindAny, "`kind` of what is described: container or image")
+	flags.StringVarP(&text, "format", "f", "", "print each by a Go `template`; 'json' for one line of JSON")
+	return cmd
+}
+
+// writeJSON prints for people, as Docker does.
+func writeJSON(w io.Writer, v any) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "    ")
+	if err := encoder.Encode(v); err != nil {
+		return fmt.Errorf("print: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/tarnfs/tarn/image"
+	"github.com/tarnfs/tarn/internal/format"
+)
+
+// listing says how a command prints its rows.
+type listing struct {
+	quiet, noTrunc bool
+	format         string
+}
+
+// addFlags adds the flags that all lists have. things are what is listed.
+func (l *listing) addFlags(flags *pflag.FlagSet, things string) {
+	flags.BoolVarP(&l.quiet, "quiet", "q", false, "print only the IDs of the "+things)
+	flags.BoolVar(&l.noTrunc, "no-trunc", false, "shorten nothing")
+	flags.StringVar(&l.format, "format", "", "print each by a Go `template`; 'table TEMPLATE' for columns with titles, 'json' for all")
+}
+
+// template is what --format says, else, with --quiet, the ID, else a table of these columns.
+func (l *listing) template(columns ...string) (*format.Template, error) {
+	switch {
+	case l.format != "" && l.format != "table":
+		return format.Parse(l.format)
+	case l.quiet:
+		return format.Parse("{{.ID}}")
+	default:
+		return format.Parse("table {{." + strings.Join(columns, "}}\t{{.") + "}}")
+	}
+}
+
+// uses tells whether --format asks for a field that costs something to know.
+func (l *listing) uses(field string) bool {
+	return l.format == "json" || strings.Contains(l.format, "."+field)
+}
+
+// id shortens an image's or a layer's ID.
+func (l *listing) id(digest image.Digest) string {
+	if l.noTrunc {
+		return string(digest)
+	}
+	return digest.Short()
+}
+
+// text shortens what may be long.
+func (l *listing) text(text string, length int) string {
+	if l.noTrunc {
+		return strings.Join(strings.Fields(text), " ")
+	}
+	return format.Ellipsis(text, length)
+}
+
+// joinLabels prints labels as Docker does: "a=1,b=2".
+func joinLabels(labels map[string]string) string {
+	var list []string
+	for _, key := range slices.Sorted(maps.Keys(labels)) {
+		list = append(list, key+"="+labels[key])
+	}
+	return strings.Join(list, ",")
+}
+
+// each does something with each name. It goes on after an error, which it prints on a line of its
+// own, and then makes this command fail.
+func each(cmd *cobra.Command, names []string, do func(name string) error) error {
+	failed := false
+	for _, name := range names {
+		if err := do(name); err != nil {
+			complain(cmd.ErrOrStderr(), err)
+			failed = true
+		}
+		if err := cmd.Context().Err(); err != nil {
+			return err
+		}
+	}
+	if failed {
+		return &exitError{status: 1}
+	}
+	return nil
+}
+
+// complain prints an error on one line, with the program's name.
+func complain(w io.Writer, err error) {
+	if message := oneLine(err); message != "" {
+		fmt.Fprintln(w, "tarn: "+message)
+	}
+}

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tarnfs/tarn/engine"
+)
+
+func newRmCmd(a *app) *cobra.Command {
+	var opts engine.RemoveOptions
+	cmd := &cobra.Command{
+		Use:     "rm [flags] CONTAINER...",
+		GroupID: groupContainers,
+		Short:   "Remove containers",
+		Long: `Remove containers with all that they have written. One that runs is not removed without --force.
+
+Volumes stay. With --volumes those go that were made for the container and have no name.`,
+		Example: `  tarn rm work
+  tarn rm -f -v web                             # even if it runs, and its volumes
+  tarn rm $(tarn ps -aq --filter status=exited)`,
+		Args: arguments(1, -1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			e, err := a.engine()
+			if err != nil {
+				return err
+			}
+			return each(cmd, args, func(name string) error {
+				err := e.RemoveContainer(cmd.Context(), name, opts)
+				if opts.Force && errors.Is(err, engine.ErrNoContainer) {
+					complain(cmd.ErrOrStderr(), err)
+					return nil // it is as it should be
+				}
+				if err == nil {
+					fmt.Fprintln(cmd.OutOrStdout(), name)
+				}
+				return err
+			})
+		},
+		ValidArgsFunction: complete(-1, a.containerNames),
+	}
+	flags := cmd.Flags()
+	flags.BoolVarP(&opts.Force, "force", "f", false, "end those that run; one that is not there is no failure")
+	flags.BoolVarP(&opts.Volumes, "volumes", "v", false, "remove the containers' own volumes")
+	return cmd
+}
