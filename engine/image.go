@@ -50,13 +50,17 @@ func (e *Engine) findByName(ref image.Reference) (store.Image, error) {
 	if ref.Digest() == "" {
 		return e.Store.Image(ref.WithDefaultTag().String())
 	}
+	// Pulled by this digest: of an index, the platform that was asked for then.
+	if record, err := e.Store.Image(ref.WithDigest(ref.Digest()).String()); err == nil || !errors.Is(err, store.ErrNotFound) {
+		return record, err
+	}
 	images, err := e.Store.Images()
 	if err != nil {
 		return store.Image{}, err
 	}
 	for _, record := range images {
 		named, err := image.ParseReference(record.Name)
-		if err == nil && record.Manifest == ref.Digest() && named.Repository() == ref.Repository() &&
+		if err == nil && (record.Manifest == ref.Digest() || record.Index == ref.Digest()) && named.Repository() == ref.Repository() &&
 			(ref.Tag() == "" || ref.Tag() == named.Tag()) {
 			return record, nil
 		}

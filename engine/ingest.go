@@ -52,18 +52,23 @@ func (l *stagedLayer) publish(lock *store.Lock) error {
 // stageTar takes in one layer's tar, compressed or not. Reading, hashing, writing and indexing go on
 // at once, with a few megabytes between them; nothing is read twice.
 func (e *Engine) stageTar(ctx context.Context, r io.Reader) (*stagedLayer, error) {
+	return e.stageTarLimit(ctx, r, maxLayerSize)
+}
+
+// stageTarLimit takes no more than limit bytes of uncompressed tar.
+func (e *Engine) stageTarLimit(ctx context.Context, r io.Reader, limit int64) (*stagedLayer, error) {
 	stage, err := e.Store.StageLayer()
 	if err != nil {
 		return nil, err
 	}
 	staged := &stagedLayer{stage: stage}
-	if err := staged.fill(ctx, r); err != nil {
+	if err := staged.fill(ctx, r, limit); err != nil {
 		return nil, errors.Join(err, staged.abort())
 	}
 	return staged, nil
 }
 
-func (l *stagedLayer) fill(ctx context.Context, r io.Reader) error {
+func (l *stagedLayer) fill(ctx context.Context, r io.Reader, limit int64) error {
 	tar, _, err := decompress(r)
 	if err != nil {
 		return err
@@ -71,7 +76,7 @@ func (l *stagedLayer) fill(ctx context.Context, r io.Reader) error {
 	defer tar.Close() //nolint:errcheck // a decompressor
 	var (
 		sum  = sha256.New()
-		out  = &earlyWriter{file: l.stage.Tar}
+		out  = &earlyWriter{file: l.stage.Tar, limit: limit}
 		tree *layer.Tree
 	)
 	err = fanout.Copy(ctx, tar,
@@ -94,15 +99,16 @@ func (l *stagedLayer) fill(ctx context.Context, r io.Reader) error {
 type earlyWriter struct {
 	file             *os.File
 	written, started int64
+	limit            int64
 }
 
 const writebackStep = 8 << 20
 
 func (w *earlyWriter) Write(p []byte) (int, error) {
-	if w.written+int64(len(p)) > maxLayerSize {
-		return 0, fmt.Errorf("%w: more than %d bytes uncompressed", ErrTooBig, int64(maxLayerSize))
+	if w.written+int64(len(p)) > w.limit {
+		return 0, fmt.Errorf("%w: more than %d bytes", ErrTooBig, w.limit)
 	}
-	n, err := w.file.Write(p)
+	n, err := w.file.WriteAt(p, w.written)
 	w.written += int64(n)
 	if err != nil || w.written-w.started < writebackStep {
 		return n, err

@@ -81,8 +81,10 @@ func (e *Engine) addNames(report *ImageReport, id image.Digest) error {
 		if err != nil {
 			return err
 		}
-		report.RepoTags = append(report.RepoTags, ref.Familiar())
-		if digest := ref.FamiliarName() + "@" + string(record.Manifest); !slices.Contains(report.RepoDigests, digest) {
+		if ref.Tag() != "" {
+			report.RepoTags = append(report.RepoTags, ref.Familiar())
+		}
+		if digest := ref.FamiliarName() + "@" + string(record.Target()); !slices.Contains(report.RepoDigests, digest) {
 			report.RepoDigests = append(report.RepoDigests, digest)
 		}
 	}

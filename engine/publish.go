@@ -15,11 +15,13 @@ import (
 
 // draft is an image whose layers are staged or in the store, about to be published.
 type draft struct {
-	config   []byte
-	manifest []byte
-	names    []image.Reference // without any, the image is kept without a name
-	layers   []image.Digest    // all that it needs
-	staged   []*stagedLayer    // those of them that are not in the store
+	config    []byte
+	manifest  []byte
+	index     []byte            // that the manifest was chosen from, if it was
+	names     []image.Reference // without any, the image is kept without a name
+	exactName string            // a canonical name with tag or digest, instead of names
+	layers    []image.Digest    // all that it needs
+	staged    []*stagedLayer    // those of them that are not in the store
 }
 
 // errGone says that a layer thought to be in the store was removed meanwhile.
@@ -55,7 +57,13 @@ func (e *Engine) publishLocked(lock *store.Lock, d *draft) (store.Image, error) 
 		return store.Image{}, err
 	}
 	img := store.Image{Manifest: manifest, ID: id, Created: time.Now().UTC()}
+	if d.index != nil {
+		if img.Index, err = e.Store.PutBlob(lock, d.index); err != nil {
+			return store.Image{}, err
+		}
+	}
 	if len(d.names) == 0 {
+		img.Name = d.exactName
 		return img, e.Store.SetImage(lock, img)
 	}
 	for _, name := range d.names {

@@ -100,6 +100,12 @@ func (r Reference) WithDigest(d Digest) Reference {
 	return r
 }
 
+// WithTag gives the repository of r at tag, without a digest. The tag must be valid.
+func (r Reference) WithTag(tag string) Reference {
+	r.tag, r.digest = tag, ""
+	return r
+}
+
 // Repository gives domain and path: the canonical name without tag and digest.
 func (r Reference) Repository() string {
 	if r.IsZero() {

@@ -13,13 +13,15 @@ if [ "$goal" != demo ]; then
     busybox:busybox-static              # a root small enough to be made in every test
     umoci:umoci skopeo:skopeo           # others' readings of the same formats
     fsck.erofs:erofs-utils
+    docker-registry:docker-registry htpasswd:apache2-utils  # a real registry
+    podman:podman buildah:buildah       # others that push and pull
     setfacl:acl setfattr:attr getcap:libcap2-bin
     mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs
     zstd:zstd gzip:gzip unshare:util-linux modprobe:kmod
   )
 fi
 if [ "$goal" = bench ]; then
-  needs+=(crun:crun podman:podman)
+  needs+=(crun:crun curl:curl)
 fi
 
 missing=()

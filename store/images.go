@@ -17,11 +17,15 @@ import (
 
 // Image is a name of an image, or an image kept without a name.
 type Image struct {
-	// Name is canonical, with its tag ("docker.io/library/debian:12"). An image that lost its
+	// Name is canonical, with its tag ("docker.io/library/debian:12"), or with the digest by which
+	// it was pulled. An image that lost its
 	// last name, or never had one, is kept under an empty Name.
 	Name string `json:"name,omitempty"`
 	// Manifest is the digest of the image's manifest, a blob.
 	Manifest image.Digest `json:"manifest"`
+	// Index is the digest of the index that Manifest was chosen from, a blob, if the image was pulled
+	// from one: what the name means in the registry.
+	Index image.Digest `json:"index,omitempty"`
 	// ID is the digest of the image's config, a blob.
 	ID image.Digest `json:"id"`
 	// Created is when the name was given. UTC.
@@ -100,6 +104,15 @@ func readImage(path string) (Image, error) {
 		return Image{}, fmt.Errorf("image record %s: %w: %w", path, ErrDamaged, err)
 	}
 	return img, nil
+}
+
+// Target gives the digest that the name has in a registry: the index's if there is one, else the
+// manifest's.
+func (img Image) Target() image.Digest {
+	if img.Index != "" {
+		return img.Index
+	}
+	return img.Manifest
 }
 
 // Images lists all named images by name, then those that have no name left.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/tarnfs/tarn/internal/atomicfile"
 )
@@ -76,7 +77,17 @@ func (s *Store) CollectLeftovers() error {
 	return errors.Join(
 		atomicfile.Collect(s.path(dirTmp)),
 		atomicfile.Collect(s.path(dirImages)),
+		s.collectPins(),
+		s.collectPartials(time.Now()),
 	)
+}
+
+func (s *Store) collectPins() error {
+	err := atomicfile.Collect(s.path(dirPins))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // discard moves an object out of its place at once, and removes it then.

@@ -48,6 +48,8 @@ const (
 	dirNames      = "names"
 	dirInit       = "init"
 	dirVolumes    = "volumes"
+	dirPartial    = "partial"
+	dirPins       = "pins"
 	fileVersion   = "version"
 	fileLock      = "lock"
 	fileNamesLock = "names.lock"
@@ -59,13 +61,16 @@ const (
 // Locks (all flock(2), so they end with their holder), in the order in which they are taken:
 //
 //  1. a container's lock ([Container.Lock]): by whoever starts, stops, commits or removes it;
-//  2. the store lock: shared ([Store.Shared]) from the moment objects are published, or found to be
+//  2. a blob's lock ([Store.Partial]): by whoever fetches it from a registry, for as long as that
+//     takes. A goroutine holds one at a time;
+//  3. the store lock: shared ([Store.Shared]) from the moment objects are published, or found to be
 //     there already, until a name or a container refers to them; exclusive ([Store.Exclusive])
 //     to remove names and to sweep what nothing refers to. Long work (reading an archive,
 //     hashing, indexing) is done in a stage under tmp/ before this lock is taken;
-//  3. the names lock, taken and given up inside single methods that change a name.
+//  4. the names lock, taken and given up inside single methods that change a name.
 //
-// A stage under tmp/ is locked by its maker for as long as it lives; nobody waits for that lock.
+// A stage under tmp/ is locked by its maker for as long as it lives, and so are [Pins]; nobody waits
+// for those locks.
 type Store struct {
 	root, run string
 }
@@ -115,7 +120,7 @@ func (s *Store) refuseStrangers() error {
 	}
 	for _, entry := range entries {
 		switch name := entry.Name(); name {
-		case dirTmp, dirBlobs, dirLayers, dirImages, dirContainers, dirNames, dirInit, dirVolumes, fileVersion, fileLock, fileNamesLock, "lost+found":
+		case dirTmp, dirBlobs, dirLayers, dirImages, dirContainers, dirNames, dirInit, dirVolumes, dirPartial, dirPins, fileVersion, fileLock, fileNamesLock, "lost+found":
 		default:
 			if !atomicfile.IsTemp(name) {
 				return fmt.Errorf("%w: the directory holds other files (%q)", ErrFormat, name)

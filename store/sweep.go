@@ -109,6 +109,10 @@ func (s *Store) live() (*live, error) {
 		if err := s.follow(refs, img.Manifest); err != nil {
 			return nil, fmt.Errorf("image %q: %w", img.Name, err)
 		}
+		refs.blobs[img.Index] = true
+	}
+	if err := s.followPins(refs); err != nil {
+		return nil, err
 	}
 	containers, err := s.Containers()
 	if err != nil {

@@ -22,6 +22,7 @@ func (a *app) engine() (*engine.Engine, error) { return engine.Open(a.options) }
 const (
 	groupContainers = "containers"
 	groupImages     = "images"
+	groupRegistries = "registries"
 )
 
 func newRootCmd(a *app) *cobra.Command {
@@ -59,6 +60,7 @@ outlive a reboot lie below --run.`,
 	root.AddGroup(
 		&cobra.Group{ID: groupContainers, Title: "Containers:"},
 		&cobra.Group{ID: groupImages, Title: "Images:"},
+		&cobra.Group{ID: groupRegistries, Title: "Registries:"},
 	)
 	root.AddCommand(
 		newRunCmd(a),
@@ -72,6 +74,7 @@ outlive a reboot lie below --run.`,
 		newInspectCmd(a),
 		newMountCmd(a),
 		newUmountCmd(a),
+		newPullCmd(a),
 		newVersionCmd(a),
 		newCompletionCmd(),
 	)

@@ -1,0 +1,194 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/tarnfs/tarn/image"
+	"github.com/tarnfs/tarn/internal/fanout"
+	"github.com/tarnfs/tarn/registry"
+	"github.com/tarnfs/tarn/store"
+)
+
+// A layer may grow to this when it is decompressed: gzip and zstd could make petabytes of little.
+const (
+	leastLayerLimit = 16 << 30
+	mostExpansion   = 100
+)
+
+func layerLimit(compressed int64) int64 {
+	return min(leastLayerLimit+mostExpansion*compressed, maxLayerSize)
+}
+
+// layerFetch brings one layer from a registry into the store.
+type layerFetch struct {
+	engine *Engine
+	repo   *registry.Repository
+	pins   *store.Pins
+	report Report
+	want   image.Descriptor
+	diffID image.Digest
+}
+
+func (f *layerFetch) tell(state TransferState) {
+	t := Transfer{Blob: f.want.Digest, State: state, Total: f.want.Size}
+	if state != Waiting {
+		t.Done = t.Total
+	}
+	f.report.tell(t)
+}
+
+// run makes sure that the layer is in the store, with the compressed form that the manifest names.
+func (f *layerFetch) run(ctx context.Context) (err error) {
+	if there, err := f.pin(ctx); there || err != nil {
+		return err
+	}
+	partial, err := f.engine.Store.Partial(ctx, f.want.Digest)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, partial.Close()) }()
+	// Another process may have fetched it while this one waited.
+	if there, err := f.pin(ctx); there || err != nil {
+		return err
+	}
+	return f.fetch(ctx, partial)
+}
+
+// pin keeps the layer from being swept if it is there, or from when it will be, and tells whether it is.
+// A layer with the right diffID but not known to be what the blob holds has to be fetched: the
+// manifest may pair them wrongly.
+func (f *layerFetch) pin(ctx context.Context) (there bool, err error) {
+	lock, err := f.engine.Store.Shared(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, lock.Unlock()) }()
+	if err := f.pins.Add(lock, f.diffID, f.want.Digest); err != nil {
+		return false, err
+	}
+	there = f.engine.Store.HasLayer(f.diffID) && (f.want.Digest == f.diffID || f.engine.Store.HasBlob(f.want.Digest))
+	if there {
+		f.tell(Exists)
+	}
+	return there, nil
+}
+
+// fetch goes on with what is there. If that turns out to be damaged, as it may be after a power cut, it
+// begins anew, once.
+func (f *layerFetch) fetch(ctx context.Context, partial *store.Partial) error {
+	if partial.Size > f.want.Size {
+		if err := partial.Reset(); err != nil {
+			return err
+		}
+	}
+	resumed := partial.Size > 0
+	err := f.stage(ctx, partial)
+	if err == nil || ctx.Err() != nil || !resumed || errors.Is(err, errSource) {
+		return err
+	}
+	if err := partial.Reset(); err != nil {
+		return err
+	}
+	return f.stage(ctx, partial)
+}
+
+// errSource marks errors of the way to the registry, after which what has come is worth keeping.
+var errSource = errors.New("fetch")
+
+func (f *layerFetch) stage(ctx context.Context, partial *store.Partial) error {
+	staged, err := f.stream(ctx, partial)
+	if err == nil {
+		err = f.publish(ctx, partial, staged)
+	}
+	err = errors.Join(err, staged.abort())
+	if err != nil && ctx.Err() == nil && !errors.Is(err, errSource) {
+		// What came is wrong: nothing of it stays. (The lock on the file does.)
+		err = errors.Join(err, partial.Reset())
+	}
+	return err
+}
+
+// stream reads the blob to its end, once: to the disk as it is, to its digest, and through the
+// decompressor to where stageTar puts it.
+func (f *layerFetch) stream(ctx context.Context, partial *store.Partial) (*stagedLayer, error) {
+	blob, err := f.repo.Blob(ctx, f.want, partial.Size)
+	if err != nil {
+		return nil, err
+	}
+	defer blob.Close() //nolint:errcheck // only read
+	sum, err := f.want.Digest.NewHash()
+	if err != nil {
+		return nil, err
+	}
+	source := &watchedReader{Reader: blob, report: f.report, transfer: Transfer{
+		Blob: f.want.Digest, State: Running, Done: partial.Size, Total: f.want.Size, Resumed: partial.Size,
+	}}
+	f.report.tell(source.transfer)
+	var (
+		staged   *stagedLayer
+		tarErr   error
+		keep     = &earlyWriter{file: partial.File(), written: partial.Size, started: partial.Size, limit: f.want.Size}
+		received = io.MultiReader(partial.Prefix(), source)
+	)
+	err = fanout.Copy(ctx, received,
+		func(s *fanout.Stream) error { _, err := s.WriteTo(sum); return err },
+		func(s *fanout.Stream) error {
+			if _, err := s.Skip(partial.Size); err != nil && !errors.Is(err, io.EOF) {
+				return err
+			}
+			_, err := s.WriteTo(keep)
+			return err
+		},
+		func(s *fanout.Stream) error {
+			// An error here does not end the download: the digest of the whole says whether the blob is
+			// not what was asked for, or is and cannot be read.
+			staged, tarErr = f.engine.stageTarLimit(ctx, s, layerLimit(f.want.Size))
+			return nil
+		},
+	)
+	if source.err != nil {
+		err = fmt.Errorf("%w: %w", errSource, source.err)
+	}
+	if err == nil && !f.want.Digest.Matches(sum) {
+		err = fmt.Errorf("blob: %w: got %s, want %s", store.ErrDigest, f.want.Digest.Of(sum), f.want.Digest)
+	}
+	if err == nil && tarErr != nil {
+		err = fmt.Errorf("layer %s: %w", f.want.Digest.Short(), tarErr)
+	}
+	if err == nil && staged.diffID != f.diffID {
+		err = fmt.Errorf("%w: the tar in %s is %s, the config says %s", ErrDiffID, f.want.Digest, staged.diffID, f.diffID)
+	}
+	return staged, err
+}
+
+// publish makes the layer visible, and the blob if the manifest needs it: a layer that is not
+// compressed is its own blob.
+func (f *layerFetch) publish(ctx context.Context, partial *store.Partial, staged *stagedLayer) (err error) {
+	f.tell(Finishing)
+	keepBlob := f.want.Digest != f.diffID
+	if keepBlob {
+		if err := partial.Sync(); err != nil {
+			return err
+		}
+	}
+	lock, err := f.engine.Store.Shared(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Unlock()) }()
+	if err := staged.publish(lock); err != nil {
+		return err
+	}
+	if keepBlob {
+		err = partial.Publish(lock)
+	} else {
+		err = partial.Discard()
+	}
+	if err == nil {
+		f.tell(Completed)
+	}
+	return err
+}

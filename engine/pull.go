@@ -1,0 +1,198 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tarnfs/tarn/image"
+	"github.com/tarnfs/tarn/registry"
+	"github.com/tarnfs/tarn/store"
+)
+
+// pulledAtOnce bounds the layers that are fetched at the same time, and with them memory and
+// connections; it is Docker's number, too.
+const pulledAtOnce = 3
+
+// PullOptions says what to pull, and how.
+type PullOptions struct {
+	Registry RegistryOptions
+	Platform image.Platform // zero: this machine's
+	Report   Report
+}
+
+// Pulled says what a pull did.
+type Pulled struct {
+	Name   image.Reference // as it was understood
+	Digest image.Digest    // of what the name stands for in the registry
+	ID     image.Digest    // of the image
+	// UpToDate says that nothing was fetched, as the image was here already.
+	UpToDate bool
+}
+
+// Pull fetches the image ref from its registry, verifies it, and gives it its name here. What is here
+// already is not fetched; what an earlier, interrupted pull left of a layer is gone on with.
+func (e *Engine) Pull(ctx context.Context, name string, opts PullOptions) (*Pulled, error) {
+	ref, err := remoteReference(name)
+	if err != nil {
+		return nil, err
+	}
+	client, err := registry.New(opts.Registry)
+	if err != nil {
+		return nil, err
+	}
+	repo, err := client.Repository(ref, registry.Pull)
+	if err != nil {
+		return nil, err
+	}
+	defer repo.Close()
+	platform := opts.Platform
+	if platform.OS == "" {
+		platform = image.HostPlatform()
+	}
+	if pulled, err := e.unchanged(ctx, repo, ref, platform); pulled != nil || err != nil {
+		return pulled, err
+	}
+	remote, err := lookUp(ctx, repo, ref, platform)
+	if err != nil {
+		return nil, fmt.Errorf("pull %s: %w", ref.Familiar(), err)
+	}
+	return e.fetch(ctx, repo, remote, opts.Report)
+}
+
+// unchanged asks with one request whether the image that has the name here is what the registry has.
+func (e *Engine) unchanged(ctx context.Context, repo *registry.Repository, ref image.Reference, platform image.Platform) (*Pulled, error) {
+	record, err := e.Store.Image(keptName(ref))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !e.suits(record, platform) {
+		return nil, nil
+	}
+	digest := ref.Digest()
+	if digest == "" {
+		if digest, err = repo.Resolve(ctx, ref); err != nil {
+			return nil, fmt.Errorf("pull %s: %w", ref.Familiar(), err)
+		}
+	}
+	if digest != record.Target() {
+		return nil, nil
+	}
+	return &Pulled{Name: ref, Digest: digest, ID: record.ID, UpToDate: true}, nil
+}
+
+// suits tells whether an image is the one that would be chosen for the platform.
+func (e *Engine) suits(record store.Image, platform image.Platform) bool {
+	if record.Index == "" {
+		return true // there was nothing to choose from
+	}
+	raw, err := e.Store.ReadBlob(record.Index, image.MaxManifestSize)
+	if err != nil {
+		return false
+	}
+	index, err := image.ParseIndex(raw)
+	if err != nil {
+		return false
+	}
+	choice, err := index.Choose(platform)
+	return err == nil && choice.Digest == record.Manifest
+}
+
+// keptName is the name under which a pulled image is kept: with its tag, or, where a digest was
+// asked for, with that alone.
+func keptName(ref image.Reference) string {
+	if d := ref.Digest(); d != "" {
+		return ref.WithDigest(d).String()
+	}
+	return ref.WithDefaultTag().String()
+}
+
+// fetch gets the layers that are not here, and publishes the image.
+func (e *Engine) fetch(ctx context.Context, repo *registry.Repository, remote *remoteImage, report Report) (_ *Pulled, err error) {
+	if err := e.Store.CollectLeftovers(); err != nil {
+		return nil, err
+	}
+	pins, err := e.Store.NewPins()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, pins.Release()) }()
+	if err := e.fetchLayers(ctx, repo, remote, pins, report); err != nil {
+		return nil, fmt.Errorf("pull %s: %w", remote.ref.Familiar(), err)
+	}
+	draft := &draft{
+		config: remote.rawConfig, manifest: remote.document.Raw, layers: remote.config.RootFS.DiffIDs,
+		exactName: keptName(remote.ref),
+	}
+	if remote.index != nil {
+		draft.index = remote.index.Raw
+	}
+	img, err := e.publish(ctx, draft)
+	if err != nil {
+		return nil, fmt.Errorf("pull %s: %w", remote.ref.Familiar(), err)
+	}
+	return &Pulled{Name: remote.ref, Digest: remote.target(), ID: img.ID}, nil
+}
+
+func (e *Engine) fetchLayers(ctx context.Context, repo *registry.Repository, remote *remoteImage, pins *store.Pins, report Report) error {
+	layers := distinctLayers(remote)
+	for _, l := range layers {
+		report.tell(Transfer{Blob: l.want.Digest, State: Waiting, Total: l.want.Size})
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(pulledAtOnce)
+	for _, l := range layers {
+		group.Go(func() error {
+			f := &layerFetch{engine: e, repo: repo, pins: pins, report: report, want: l.want, diffID: l.diffID}
+			return f.run(ctx)
+		})
+	}
+	return group.Wait()
+}
+
+// layerOf is a layer as the manifest and the config have it.
+type layerOf struct {
+	want   image.Descriptor
+	diffID image.Digest
+}
+
+// distinctLayers leaves out repetitions: an image may have the same layer twice.
+func distinctLayers(remote *remoteImage) []layerOf {
+	type pair struct{ blob, diffID image.Digest }
+	seen := make(map[pair]bool)
+	var layers []layerOf
+	for i, want := range remote.manifest.Layers {
+		key := pair{want.Digest, remote.config.RootFS.DiffIDs[i]}
+		if !seen[key] {
+			seen[key] = true
+			layers = append(layers, layerOf{want, key.diffID})
+		}
+	}
+	return layers
+}
+
+// PullPolicy says when "run" asks the registry for its image.
+type PullPolicy string
+
+// Pull policies, by Docker's names.
+const (
+	PullMissing PullPolicy = "missing"
+	PullAlways  PullPolicy = "always"
+	PullNever   PullPolicy = "never"
+)
+
+// ParsePullPolicy reads what --pull takes; "" is "missing".
+func ParsePullPolicy(s string) (PullPolicy, error) {
+	switch p := PullPolicy(cmp.Or(s, string(PullMissing))); p {
+	case PullMissing, PullAlways, PullNever:
+		return p, nil
+	default:
+		return "", fmt.Errorf("%w: pull policy %q: want missing, always or never", ErrOption, s)
+	}
+}
