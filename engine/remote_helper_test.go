@@ -30,28 +30,27 @@ func layerTar(t *testing.T, seed byte, size int) []byte {
 // pushBlob uploads a blob and gives its descriptor.
 func (r remote) pushBlob(repo, mediaType string, data []byte) image.Descriptor {
 	d := image.Descriptor{MediaType: mediaType, Digest: image.DigestBytes(data), Size: int64(len(data))}
-	res := r.do(http.MethodPost, "http://"+r.host+"/v2/"+repo+"/blobs/uploads/", "", nil)
-	require.Equal(r.t, http.StatusAccepted, res.StatusCode)
-	location := res.Header.Get("Location")
+	location := r.do(http.StatusAccepted, http.MethodPost, "http://"+r.host+"/v2/"+repo+"/blobs/uploads/", "", nil)
 	separator := "?"
 	if strings.Contains(location, "?") {
 		separator = "&"
 	}
-	res = r.do(http.MethodPut, location+separator+"digest="+string(d.Digest), "application/octet-stream", data)
-	require.Equal(r.t, http.StatusCreated, res.StatusCode)
+	r.do(http.StatusCreated, http.MethodPut, location+separator+"digest="+string(d.Digest), "application/octet-stream", data)
 	return d
 }
 
-func (r remote) do(method, url, contentType string, body []byte) *http.Response {
+// do sends a request, wants a status, and gives the header Location of the answer.
+func (r remote) do(want int, method, url, contentType string, body []byte) string {
 	req, err := http.NewRequestWithContext(r.t.Context(), method, url, bytes.NewReader(body))
 	require.NoError(r.t, err)
 	req.Header.Set("Content-Type", contentType)
 	res, err := http.DefaultClient.Do(req)
 	require.NoError(r.t, err)
-	_, err = io.Copy(io.Discard, res.Body)
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
 	require.NoError(r.t, err)
-	require.NoError(r.t, res.Body.Close())
-	return res
+	require.Equal(r.t, want, res.StatusCode, string(text))
+	return res.Header.Get("Location")
 }
 
 // pushManifest uploads anything as a manifest, under a tag or digest, and gives its descriptor.
@@ -62,8 +61,7 @@ func (r remote) pushManifest(repo, target, mediaType string, document any) image
 	if target == "" {
 		target = string(d.Digest)
 	}
-	res := r.do(http.MethodPut, "http://"+r.host+"/v2/"+repo+"/manifests/"+target, mediaType, raw)
-	require.Equal(r.t, http.StatusCreated, res.StatusCode)
+	r.do(http.StatusCreated, http.MethodPut, "http://"+r.host+"/v2/"+repo+"/manifests/"+target, mediaType, raw)
 	return d
 }
 
