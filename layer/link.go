@@ -18,7 +18,7 @@ func (s *scan) addLink(p path, target string) error {
 		return fmt.Errorf("%w to %q: %w", ErrLink, target, err)
 	}
 	s.target = to
-	if len(p) == 0 || slices.Equal(p, to) {
+	if slices.Equal(p, to) {
 		return fmt.Errorf("%w to %q: to itself", ErrLink, target)
 	}
 	found, err := s.lookup(to)

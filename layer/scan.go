@@ -115,6 +115,9 @@ func (s *scan) add(h *tarfile.Header) error {
 	if isMarker, err := s.marker(p); isMarker {
 		return err
 	}
+	if len(p) == 0 && h.Type != tarfile.TypeDir {
+		return fmt.Errorf("%w: the root is not a directory", ErrUnsafe)
+	}
 	if h.Type == tarfile.TypeLink {
 		return s.addLink(p, h.Linkname)
 	}
@@ -124,9 +127,6 @@ func (s *scan) add(h *tarfile.Header) error {
 		return err
 	}
 	if len(p) == 0 {
-		if h.Type != tarfile.TypeDir {
-			return fmt.Errorf("%w: the root is not a directory", ErrUnsafe)
-		}
 		s.root.inode = inode
 		return nil
 	}
@@ -135,9 +135,6 @@ func (s *scan) add(h *tarfile.Header) error {
 		return err
 	}
 	name := p[len(p)-1]
-	if h.Type == tarfile.TypeChar && inode.Rdev == 0 {
-		return s.whiteout(parent, name)
-	}
 	child := &next.node
 	child.inode = inode
 	if h.Type == tarfile.TypeDir {

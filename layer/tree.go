@@ -52,6 +52,7 @@ func (n *node) emit() {
 	slices.Sort(n.dir.whiteouts)
 	n.dir.whiteouts = slices.Compact(n.dir.whiteouts)
 	entries := make([]erofs.Entry, 0, len(n.dir.children)+len(n.dir.whiteouts))
+	whiteouts := false
 	for name, child := range n.dir.children {
 		if isMetadata(name) {
 			continue
@@ -61,9 +62,9 @@ func (n *node) emit() {
 			child.dir.opaque = child.dir.opaque || hidden
 			child.emit()
 		}
+		whiteouts = whiteouts || isWhiteoutInode(child.inode)
 		entries = append(entries, erofs.Entry{Name: name, Inode: child.inode})
 	}
-	whiteouts := false
 	for _, name := range n.dir.whiteouts {
 		if _, real := n.dir.children[name]; !real {
 			entries = append(entries, erofs.Entry{Name: name, Inode: newWhiteout()})

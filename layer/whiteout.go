@@ -36,6 +36,12 @@ func newWhiteout() *erofs.Inode {
 	return &erofs.Inode{Mode: erofs.ModeChar, Rdev: erofs.MakeDev(0, 0)}
 }
 
+// isWhiteoutInode tells whether overlayfs takes a file for a whiteout. A tar may have such devices itself:
+// they are what other tools archive of an overlay's directories.
+func isWhiteoutInode(inode *erofs.Inode) bool {
+	return inode.Mode&erofs.ModeType == erofs.ModeChar && inode.Rdev == erofs.MakeDev(0, 0)
+}
+
 // marker puts what an entry named .wh.* says into its directory. It returns false
 // if the entry is not one.
 func (s *scan) marker(p path) (bool, error) {
@@ -58,15 +64,7 @@ func (s *scan) marker(p path) (bool, error) {
 		parent.dir.opaque = true
 		return true, nil
 	}
-	return true, s.whiteout(parent, hidden)
-}
-
-// whiteout notes that name in parent is hidden, which matters if the layer turns
-// out to have no file of that name itself.
-func (s *scan) whiteout(parent *node, name string) error {
-	if err := s.count(); err != nil {
-		return err
-	}
-	parent.dir.whiteouts = append(parent.dir.whiteouts, name)
-	return nil
+	// It matters if the layer turns out to have no file of that name itself.
+	parent.dir.whiteouts = append(parent.dir.whiteouts, hidden)
+	return true, s.count()
 }

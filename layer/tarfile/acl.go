@@ -55,7 +55,7 @@ func (o *owners) learn(h *Header) int {
 		if *ids == nil {
 			*ids = make(map[string]uint32)
 		}
-		(*ids)[name] = id
+		(*ids)[strings.Clone(name)] = id // it may be a piece of a PAX header
 		kept += len(name)
 	}
 	note(&o.users, &o.lastUser, h.Uname, h.UID)

@@ -72,8 +72,11 @@ func (r *Reader) setGlobal(data []byte) error {
 				r.global = make(map[string]string)
 			}
 			r.metadata += int64(len(rec.Key) + len(rec.Value))
-			r.global[rec.Key] = rec.Value
+			r.global[strings.Clone(rec.Key)] = strings.Clone(rec.Value)
 		}
+	}
+	if r.metadata > r.limits.Metadata { // now, for no entry may ever come
+		return r.tooMuchMetadata()
 	}
 	return nil
 }
@@ -104,6 +107,7 @@ func (r *Reader) applyPAX(own []Record, attrs *attributes) error {
 			if err := r.applyRecord(Record{key, r.global[key]}, attrs); err != nil {
 				return err
 			}
+			r.metadata += int64(len(r.global[key])) // a long one costs time with every entry
 		}
 	}
 	for _, rec := range own {
@@ -119,7 +123,7 @@ func (r *Reader) applyRecord(rec Record, attrs *attributes) error {
 	h := &r.header
 	switch {
 	case strings.HasPrefix(rec.Key, prefixSchilyXattr):
-		name := unescapeXattr(rec.Key[len(prefixSchilyXattr):])
+		name := strings.Clone(unescapeXattr(rec.Key[len(prefixSchilyXattr):]))
 		attrs.strong = append(attrs.strong, Xattr{name, []byte(rec.Value)})
 		err = r.checkXattrs(attrs, name)
 	case strings.HasPrefix(rec.Key, prefixLibarchive):
@@ -143,12 +147,13 @@ func (r *Reader) applyRecord(rec Record, attrs *attributes) error {
 	return nil
 }
 
+// applyField copies what is kept: a record is a piece of its whole PAX header.
 func applyField(h *Header, rec Record, attrs *attributes) (err error) {
 	switch rec.Key {
 	case "path":
-		h.Name, err = rec.Value, checkNoNUL(rec.Value)
+		h.Name, err = strings.Clone(rec.Value), checkNoNUL(rec.Value)
 	case "linkpath":
-		h.Linkname, err = rec.Value, checkNoNUL(rec.Value)
+		h.Linkname, err = strings.Clone(rec.Value), checkNoNUL(rec.Value)
 	case "uname":
 		h.Uname, err = rec.Value, checkNoNUL(rec.Value)
 	case "gname":
@@ -166,9 +171,9 @@ func applyField(h *Header, rec Record, attrs *attributes) (err error) {
 	case "SCHILY.devminor":
 		h.Devminor, err = parseID(rec.Value, math.MaxUint32)
 	case keyACLAccess:
-		attrs.aclAccess = rec.Value
+		attrs.aclAccess = strings.Clone(rec.Value)
 	case keyACLDefault:
-		attrs.aclDefault = rec.Value
+		attrs.aclDefault = strings.Clone(rec.Value)
 	default:
 		h.Records = append(h.Records, rec)
 	}

@@ -221,7 +221,9 @@ func (r *Reader) entry(blk block, ext *extension, start int64) error {
 			return err
 		}
 	}
-	normaliseType(h)
+	if err := r.normaliseType(attrs.stored); err != nil {
+		return err
+	}
 	if err := r.applyXattrs(&attrs); err != nil {
 		return err
 	}
@@ -234,16 +236,23 @@ func (r *Reader) entry(blk block, ext *extension, start int64) error {
 	return r.account()
 }
 
-func normaliseType(h *Header) {
+// normaliseType gives the old forms of files and directories the types of today.
+func (r *Reader) normaliseType(stored int64) error {
+	h := &r.header
 	switch h.Type {
-	case typeSparse:
+	case typeSparse, typeRegOld, typeCont, TypeReg:
 		h.Type = TypeReg
-	case typeRegOld, typeCont, TypeReg:
-		h.Type = TypeReg
-		if strings.HasSuffix(h.Name, "/") {
-			h.Type = TypeDir // as GNU tar does; old tars had no other way to say it
-		}
+	default:
+		return nil
 	}
+	if !strings.HasSuffix(h.Name, "/") {
+		return nil
+	}
+	if stored > 0 { // for some readers that is a file, and for others what follows is the next entry
+		return r.inEntry(ErrMalformed, "a name that ends in a slash, and %d bytes of contents", stored)
+	}
+	h.Type = TypeDir // as GNU tar does; old tars had no other way to say it
+	return nil
 }
 
 // parseBlock sets the fields that a header block holds and returns the size
@@ -334,9 +343,13 @@ func (r *Reader) account() error {
 	}
 	r.metadata += int64(kept + r.owners.learn(h))
 	if r.metadata > r.limits.Metadata {
-		return r.inEntry(ErrLimit, "more than %d bytes of names and attributes in the archive", r.limits.Metadata)
+		return fmt.Errorf("tar entry %q: %w", h.Name, r.tooMuchMetadata())
 	}
 	return nil
+}
+
+func (r *Reader) tooMuchMetadata() error {
+	return fmt.Errorf("%w: more than %d bytes of names and attributes in the archive", ErrLimit, r.limits.Metadata)
 }
 
 // Read reads the contents of the current entry, holes as zeros.

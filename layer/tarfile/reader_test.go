@@ -455,6 +455,7 @@ func TestMalformed(t *testing.T) {
 		"sparse 1.0 sum":             {map10(padded("1\n0\n50\n") + "x"), "stored"},
 		"sparse 1.0 and 0.1":         {map10(padded("0\n"), "GNU.sparse.map", "0,0"), "two sparse maps"},
 		"sparse descends":            {map10(padded("2\n50\n1\n0\n1\n") + "xx"), "segment"},
+		"directory with contents":    {file("victim/", "x"), "ends in a slash"},
 		"size of an extended header": {block(map[int]string{atName: "ext", atType: "x", atSize: "z"}), "extended header"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -486,6 +487,7 @@ func TestLimits(t *testing.T) {
 		"segments":           {sparse, tarfile.Limits{Segments: 3}},
 		"xattrs":             {join(pax("SCHILY.xattr.user.a", "", "SCHILY.xattr.user.b", ""), file("a", "")), tarfile.Limits{Xattrs: 1}},
 		"xattr bytes":        {join(pax("SCHILY.xattr.user.a", big), file("a", "")), tarfile.Limits{XattrBytes: 1000}},
+		"global metadata":    {join(ext("g", records("SCHILY.xattr.user.a", big)), ext("g", records("SCHILY.xattr.user.b", big))), tarfile.Limits{Metadata: 1999}},
 		"metadata":           {join(pax("path", big), file("a", ""), pax("path", big), file("a", "")), tarfile.Limits{Metadata: 1999}},
 		"file size":          {file("a", big), tarfile.Limits{FileSize: 999}},
 		"size of holes":      {sparse, tarfile.Limits{FileSize: 99}},

@@ -28,7 +28,7 @@ func (s *sparseInfo) record(rec Record, most int) (err error) {
 	case keySparseMinor:
 		s.minor = rec.Value
 	case keySparseName:
-		s.name, err = rec.Value, checkNoNUL(rec.Value)
+		s.name, err = strings.Clone(rec.Value), checkNoNUL(rec.Value)
 	case keySparseSize, keySparseRealSize:
 		s.realSize, err = parseDecimal(rec.Value)
 	case keySparseMap:
