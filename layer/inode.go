@@ -100,7 +100,7 @@ func (s *scan) resolveACLs() error {
 	for _, p := range s.acls {
 		x, err := s.reader.ResolveACL(p.acl)
 		if err != nil {
-			return entryError(p.entry, err)
+			return tarfile.EntryError(p.entry, err)
 		}
 		p.inode.Xattrs = append(p.inode.Xattrs, erofs.Xattr(x))
 	}

@@ -1,13 +1,31 @@
 package layer
 
 import (
+	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/tarnfs/tarn/layer/tarfile"
+)
+
+// What is wrong with the target of a hard link.
+var (
+	errItself    = errors.New("it is the link itself")
+	errDirectory = errors.New("it is a directory")
+	errLoop      = errors.New("the links go in a loop")
+	errAbsent    = errors.New("it is not in this layer")
 )
 
 // link is a hard link to a name that the tar did not have when the link came.
 type link struct {
-	name, target string
+	name, target string // as the tar has them
+	awaited      string // the name whose file it will be: target, or what a link of that name waits for
+}
+
+func (l *link) fail(err error) error { return tarfile.EntryError(l.name, linkError(l.target, err)) }
+
+func linkError(target string, err error) error {
+	return fmt.Errorf("%w to %s: %w", ErrLink, tarfile.Quote(target), err)
 }
 
 // addLink gives the file that target names now a second name. If there is none
@@ -15,15 +33,15 @@ type link struct {
 func (s *scan) addLink(p path, target string) error {
 	to, err := parsePath(s.target, target, &s.limits)
 	if err != nil {
-		return fmt.Errorf("%w to %q: %w", ErrLink, target, err)
+		return linkError(target, err)
 	}
 	s.target = to
 	if slices.Equal(p, to) {
-		return fmt.Errorf("%w to %q: to itself", ErrLink, target)
+		return linkError(target, errItself)
 	}
 	found, err := s.lookup(to)
 	if err != nil {
-		return fmt.Errorf("%w to %q: %w", ErrLink, target, err)
+		return linkError(target, err)
 	}
 	parent, err := s.parent(p)
 	if err != nil {
@@ -32,9 +50,9 @@ func (s *scan) addLink(p path, target string) error {
 	child := &node{}
 	switch {
 	case found == nil:
-		child.link = &link{name: p.String(), target: target}
+		child.link = &link{name: p.String(), target: target, awaited: target}
 	case found.link != nil:
-		child.link = &link{name: p.String(), target: found.link.target}
+		child.link = &link{name: p.String(), target: target, awaited: found.link.awaited}
 	default:
 		child.inode = found.inode
 	}
@@ -56,7 +74,7 @@ func (s *scan) lookup(p path) (*node, error) {
 		n = child
 	}
 	if n.isDir() {
-		return nil, fmt.Errorf("%w: it is a directory", ErrUnsafe)
+		return nil, errDirectory
 	}
 	return n, nil
 }
@@ -91,23 +109,23 @@ func (s *scan) resolveLink(n *node) error {
 	first := n.link
 	for n.link != nil {
 		if seen[n] {
-			return entryError(first.name, fmt.Errorf("%w to %q: links in a loop", ErrLink, first.target))
+			return first.fail(errLoop)
 		}
 		seen[n] = true
 		chain = append(chain, n)
-		// It was parsed before.
-		to, err := parsePath(s.target, n.link.target, &s.limits)
-		if err == nil {
-			s.target = to
-			var target *node
-			if target, err = s.lookup(to); err == nil && target == nil {
-				err = fmt.Errorf("%w: it is not in this layer", ErrLink)
-			}
-			n = target
+		to, err := parsePath(s.target, n.link.awaited, &s.limits)
+		if err != nil {
+			return first.fail(err)
+		}
+		s.target = to
+		target, err := s.lookup(to)
+		if err == nil && target == nil {
+			err = errAbsent
 		}
 		if err != nil {
-			return entryError(first.name, fmt.Errorf("%w to %q: %w", ErrLink, first.target, err))
+			return first.fail(err)
 		}
+		n = target
 	}
 	for _, linked := range chain {
 		linked.inode, linked.link = n.inode, nil

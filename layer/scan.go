@@ -44,13 +44,9 @@ func Scan(r io.Reader, limits Limits) (*Tree, error) {
 		}
 		s.tree.Entries++
 		if err := s.add(h); err != nil {
-			return nil, entryError(h.Name, err)
+			return nil, tarfile.EntryError(h.Name, err)
 		}
 	}
-}
-
-func entryError(name string, err error) error {
-	return fmt.Errorf("tar entry %q: %w", name, err)
 }
 
 // scan is the tree while its tar is read.
@@ -168,7 +164,7 @@ func (s *scan) parent(p path) (*node, error) {
 		child := dir.dir.children[name]
 		if child == nil {
 			if strings.HasPrefix(name, WhiteoutPrefix) && !isMetadata(name) {
-				return nil, fmt.Errorf("%w: below the whiteout %q", ErrUnsafe, p[:i+1])
+				return nil, fmt.Errorf("%w: below the whiteout %s", ErrUnsafe, p[:i+1].quote())
 			}
 			child = s.newDir(nil)
 			if err := s.put(dir, name, child); err != nil {
@@ -185,9 +181,9 @@ func (s *scan) parent(p path) (*node, error) {
 
 func notDir(n *node, p path) error {
 	if n.isSymlink() {
-		return fmt.Errorf("%w: below the symbolic link %q", ErrUnsafe, p)
+		return fmt.Errorf("%w: below the symbolic link %s", ErrUnsafe, p.quote())
 	}
-	return fmt.Errorf("%w: below %q, which is not a directory", ErrUnsafe, p)
+	return fmt.Errorf("%w: below %s, which is not a directory", ErrUnsafe, p.quote())
 }
 
 // finish makes a Tree of what was read.

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/tarnfs/tarn/erofs"
+	"github.com/tarnfs/tarn/layer/tarfile"
 )
 
 // Tree is what a layer's tar holds, as overlayfs wants to see it: a whiteout is
@@ -85,6 +86,8 @@ func (n *node) emit() {
 type path []string
 
 func (p path) String() string { return strings.Join(p, "/") }
+
+func (p path) quote() string { return tarfile.Quote(p.String()) }
 
 // parsePath splits name, without "." and empty components, into p's space. What
 // would lead out of the tree, or would have to be resolved to know, is refused.

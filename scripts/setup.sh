@@ -15,6 +15,7 @@ if [ "$goal" != demo ]; then
     fsck.erofs:erofs-utils
     docker-registry:docker-registry htpasswd:apache2-utils  # a real registry
     podman:podman buildah:buildah       # others that push and pull
+    bsdtar:libarchive-tools              # its tars are not GNU tar's
     setfacl:acl setfattr:attr getcap:libcap2-bin
     mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs
     zstd:zstd gzip:gzip unshare:util-linux modprobe:kmod

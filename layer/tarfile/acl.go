@@ -172,7 +172,7 @@ func aclID(fields []string, ids map[string]uint32) (uint32, error) {
 	if fields[1] == "root" {
 		return 0, nil
 	}
-	return 0, fmt.Errorf("%w: %q is no number and owns no entry of the archive (make the tar with --numeric-owner)", ErrUnknownOwner, fields[1])
+	return 0, fmt.Errorf("%w: %.80q is no number and owns no entry of the archive (make the tar with --numeric-owner)", ErrUnknownOwner, fields[1])
 }
 
 // validACL checks sorted entries as the kernel's posix_acl_valid does.

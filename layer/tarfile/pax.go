@@ -64,7 +64,7 @@ func (r *Reader) setGlobal(data []byte) error {
 	for _, rec := range records {
 		switch {
 		case rec.Key == "path", rec.Key == "linkpath", rec.Key == "size", strings.HasPrefix(rec.Key, prefixSparse):
-			return fmt.Errorf("%w: global PAX record %q", ErrMalformed, rec.Key)
+			return fmt.Errorf("%w: global PAX record %.80q", ErrMalformed, rec.Key)
 		case rec.Value == "":
 			delete(r.global, rec.Key)
 		case isKnownKey(rec.Key):
@@ -140,9 +140,9 @@ func (r *Reader) applyRecord(rec Record, attrs *attributes) error {
 	}
 	switch {
 	case errors.Is(err, ErrLimit):
-		return fmt.Errorf("tar entry %q: %w", h.Name, err)
+		return EntryError(h.Name, err)
 	case err != nil:
-		return r.inEntry(ErrMalformed, "PAX record %s: %v", rec.Key, err)
+		return r.inEntry(ErrMalformed, "PAX record %.80q: %v", rec.Key, err)
 	}
 	return nil
 }

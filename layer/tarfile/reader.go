@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"strconv"
 	"strings"
 )
 
@@ -176,7 +177,7 @@ func (r *Reader) extension(blk block, ext *extension) error {
 		err = r.setGlobal(data)
 	}
 	if err != nil {
-		return fmt.Errorf("tar header %q: %w", name, err)
+		return fmt.Errorf("tar header %s: %w", Quote(name), err)
 	}
 	if err := r.pad(); err != nil {
 		return entryError(truncated(err), name, "extended header")
@@ -343,7 +344,7 @@ func (r *Reader) account() error {
 	}
 	r.metadata += int64(kept + r.owners.learn(h))
 	if r.metadata > r.limits.Metadata {
-		return fmt.Errorf("tar entry %q: %w", h.Name, r.tooMuchMetadata())
+		return EntryError(h.Name, r.tooMuchMetadata())
 	}
 	return nil
 }
@@ -422,11 +423,26 @@ func (r *Reader) after(err error, format string, args ...any) error {
 	if !r.started {
 		return fmt.Errorf("%w: %s", err, what)
 	}
-	return fmt.Errorf("%w: %s, after entry %q", err, what, r.header.Name)
+	return fmt.Errorf("%w: %s, after entry %s", err, what, Quote(r.header.Name))
 }
 
 func entryError(err error, name, format string, args ...any) error {
-	return fmt.Errorf("tar entry %q: %w: %s", name, err, fmt.Sprintf(format, args...))
+	return EntryError(name, fmt.Errorf("%w: %s", err, fmt.Sprintf(format, args...)))
+}
+
+// EntryError says which entry an error is about.
+func EntryError(name string, err error) error {
+	return fmt.Errorf("tar entry %s: %w", Quote(name), err)
+}
+
+// Quote makes a name of hostile origin fit for an error's line: quoted, and its middle left out if it
+// is long.
+func Quote(name string) string {
+	const most = 300
+	if len(name) <= most {
+		return strconv.Quote(name)
+	}
+	return strconv.Quote(name[:most/2]) + "…" + strconv.Quote(name[len(name)-most/2:])
 }
 
 func malformed(name, format string, args ...any) error {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -388,9 +389,7 @@ func TestMalformed(t *testing.T) {
 	corrupt[0] = 'V'
 	oldSparse := func(fields map[int]string) []byte {
 		all := map[int]string{atName: "victim", atType: "S", atMagic: gnu, 483: "00000002000\x00"}
-		for k, v := range fields {
-			all[k] = v
-		}
+		maps.Copy(all, fields)
 		return block(all)
 	}
 	map10 := func(data string, pairs ...string) []byte {
@@ -410,7 +409,7 @@ func TestMalformed(t *testing.T) {
 		"size negative":              {block(map[int]string{atName: "victim", atSize: strings.Repeat("\xff", 12), atMagic: gnu}), "size"},
 		"size over 64 bits":          {block(map[int]string{atName: "victim", atSize: "\x80\x00\x00\x01" + strings.Repeat("\x00", 8), atMagic: gnu}), "64 bits"},
 		"size to the last byte":      {block(map[int]string{atName: "victim", atSize: "\x80\x00\x00\x00\x7f" + strings.Repeat("\xff", 7), atMagic: gnu}), "size"},
-		"PAX size overflows":         {join(pax("size", "9223372036854775808"), f), `"victim": malformed tar: PAX record size`},
+		"PAX size overflows":         {join(pax("size", "9223372036854775808"), f), `"victim": malformed tar: PAX record "size"`},
 		"PAX size has a sign":        {join(pax("size", "+5"), f), "size"},
 		"PAX size negative":          {join(pax("size", "-5"), f), "size"},
 		"uid -1":                     {join(pax("uid", "4294967295"), f), "uid"},

@@ -168,7 +168,7 @@ func (r *Reader) locate(info *sparseInfo) error {
 func (r *Reader) sparseError(err error) error {
 	for _, sentinel := range []error{ErrLimit, ErrTruncated} {
 		if errors.Is(err, sentinel) {
-			return fmt.Errorf("tar entry %q: %w", r.header.Name, err)
+			return EntryError(r.header.Name, err)
 		}
 	}
 	return r.inEntry(ErrMalformed, "sparse map: %v", err)

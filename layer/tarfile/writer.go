@@ -35,11 +35,11 @@ func (w *Writer) WriteHeader(h *Header) error {
 		return w.err
 	}
 	if w.left > 0 {
-		return fmt.Errorf("tar entry %q: %d bytes of the entry before are missing", h.Name, w.left)
+		return EntryError(h.Name, fmt.Errorf("%d bytes of the entry before are missing", w.left))
 	}
 	out, err := compose(h)
 	if err != nil {
-		return fmt.Errorf("tar entry %q: %w", h.Name, err)
+		return EntryError(h.Name, err)
 	}
 	h.Offset = w.offset
 	w.pad()
