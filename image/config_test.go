@@ -183,10 +183,20 @@ func FuzzManifest(f *testing.F) {
 		m, manifestErr := image.ParseManifest(raw)
 		x, indexErr := image.ParseIndex(raw)
 		require.False(t, manifestErr == nil && indexErr == nil, "nothing is both")
+		doc, docErr := image.ParseDocument(raw)
+		if docErr == nil {
+			for _, d := range append(doc.Blobs(), doc.Manifests...) {
+				require.NoError(t, d.Validate())
+			}
+		}
 		if manifestErr == nil {
 			require.NoError(t, m.Config.Validate())
 			_, err := json.Marshal(m)
 			require.NoError(t, err)
+			if m.Subject == nil {
+				require.NoError(t, docErr, "whatever is an image is a document")
+				require.Equal(t, append([]image.Descriptor{m.Config}, m.Layers...), doc.Blobs())
+			}
 		}
 		if indexErr == nil {
 			if d, err := x.Choose(image.HostPlatform()); err == nil {

@@ -81,13 +81,20 @@ func (d Digest) NewHash() (hash.Hash, error) {
 	if err := d.Validate(); err != nil {
 		return nil, err
 	}
-	switch d.Algorithm() {
+	return NewHash(d.Algorithm())
+}
+
+// NewHash gives a fresh hash of the algorithm.
+func NewHash(algorithm string) (hash.Hash, error) {
+	switch algorithm {
+	case SHA256:
+		return sha256.New(), nil
 	case "sha384":
 		return sha512.New384(), nil
 	case "sha512":
 		return sha512.New(), nil
 	default:
-		return sha256.New(), nil
+		return nil, fmt.Errorf("%w: unknown algorithm %q", ErrDigest, clip(algorithm))
 	}
 }
 

@@ -142,6 +142,13 @@ func (r Reference) suffix() string {
 	return s
 }
 
+// ValidRepository reports whether s may be a repository's name in a registry (OCI
+// distribution-spec, "Pulling manifests"). It has no registry in it, or one that reads like a path.
+func ValidRepository(s string) bool { return len(s) <= maxRepositoryPath && validPath(s) }
+
+// ValidTag reports whether s may be a tag.
+func ValidTag(s string) bool { return validTag(s) }
+
 // splitDomain applies Docker's rule for short names (distribution/reference, splitDockerDomain):
 // the first component is a registry if it looks like a host.
 func splitDomain(name string) (domain, rest string) {
