@@ -30,37 +30,35 @@ type BlobStage struct {
 
 // StageBlob writes what r gives aside and verifies it: the digest must be want, and the length
 // size unless that is negative. At most size bytes and one more are read. Always Abort at the end.
-func (s *Store) StageBlob(r io.Reader, want image.Digest, size int64) (_ *BlobStage, err error) {
-	sum, err := want.NewHash()
-	if err != nil {
+func (s *Store) StageBlob(r io.Reader, want image.Digest, size int64) (*BlobStage, error) {
+	if err := want.Validate(); err != nil {
 		return nil, fmt.Errorf("blob: %w", err)
 	}
-	f, err := atomicfile.CreateTemp(s.path(dirTmp), 0o600)
+	w, err := s.NewBlob(want.Algorithm())
 	if err != nil {
 		return nil, fmt.Errorf("blob %s: %w", want.Short(), err)
 	}
-	b := &BlobStage{Digest: want, store: s, file: f}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, b.Abort())
-		}
-	}()
 	if size >= 0 {
 		r = io.LimitReader(r, size+1)
 	}
-	if b.Size, err = io.Copy(io.MultiWriter(f, sum), r); err != nil {
-		return nil, fmt.Errorf("blob %s: %w", want.Short(), err)
+	_, err = io.Copy(w, r)
+	switch {
+	case err != nil:
+		err = fmt.Errorf("blob %s: %w", want.Short(), err)
+	case size >= 0 && w.Size() != size:
+		err = fmt.Errorf("blob %s: %w: size %d, want %d", want, ErrDigest, w.Size(), size)
+	default:
+		return w.Finish(want)
 	}
-	if size >= 0 && b.Size != size {
-		return nil, fmt.Errorf("blob %s: %w: size %d, want %d", want, ErrDigest, b.Size, size)
+	return nil, errors.Join(err, w.Abort())
+}
+
+// Open opens what was staged, for reading.
+func (b *BlobStage) Open() (*os.File, error) {
+	if b.file == nil {
+		return nil, fmt.Errorf("blob %s: %w", b.Digest, ErrNotFound)
 	}
-	if !want.Matches(sum) {
-		return nil, fmt.Errorf("blob: %w: got %s, want %s", ErrDigest, want.Of(sum), want)
-	}
-	if err = f.Sync(); err != nil {
-		return nil, fmt.Errorf("blob %s: %w", want.Short(), err)
-	}
-	return b, nil
+	return os.Open(b.file.Name())
 }
 
 // Publish puts the blob in its place. The same blob being there already is success.
@@ -72,7 +70,7 @@ func (b *BlobStage) Publish(lock *Lock) error {
 	if err := lock.check(false); err != nil {
 		return fmt.Errorf("publish blob %s: %w", b.Digest.Short(), err)
 	}
-	if err := b.store.makeAlgorithmDir(filepath.Dir(path)); err != nil {
+	if err := b.store.makeDir(dirBlobs, b.Digest.Algorithm()); err != nil {
 		return fmt.Errorf("publish blob %s: %w", b.Digest.Short(), err)
 	}
 	if err := os.Rename(b.file.Name(), path); err != nil {
@@ -81,17 +79,6 @@ func (b *BlobStage) Publish(lock *Lock) error {
 	f := b.file
 	b.file = nil
 	return errors.Join(atomicfile.SyncDir(filepath.Dir(path)), f.Close())
-}
-
-func (s *Store) makeAlgorithmDir(dir string) error {
-	err := os.Mkdir(dir, 0o700)
-	if errors.Is(err, fs.ErrExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return atomicfile.SyncDir(s.path(dirBlobs))
 }
 
 // Abort removes the staged blob unless it was published. A second time it does nothing.
@@ -143,7 +130,8 @@ func (s *Store) OpenBlob(d image.Digest) (*os.File, error) {
 	return f, nil
 }
 
-// ReadBlob gives the content of a blob of at most limit bytes, verified against its digest.
+// ReadBlob gives the content of a blob of at most limit bytes, verified against its digest. A longer
+// one is not the document it is taken for: the error wraps image.ErrDocument.
 func (s *Store) ReadBlob(d image.Digest, limit int64) ([]byte, error) {
 	f, err := s.OpenBlob(d)
 	if err != nil {
@@ -158,7 +146,7 @@ func (s *Store) ReadBlob(d image.Digest, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("blob %s: %w", d, err)
 	}
 	if int64(buf.Len()) > limit {
-		return nil, fmt.Errorf("blob %s: longer than %d bytes", d, limit)
+		return nil, fmt.Errorf("blob %s: %w: longer than %d bytes", d, image.ErrDocument, limit)
 	}
 	sum, err := d.NewHash()
 	if err != nil {
@@ -178,6 +166,15 @@ func (s *Store) Manifest(d image.Digest) (*image.Manifest, error) {
 		return nil, fmt.Errorf("manifest: %w", err)
 	}
 	return image.ParseManifest(raw)
+}
+
+// Document reads and parses the manifest or index, of whatever kind, with digest d.
+func (s *Store) Document(d image.Digest) (*image.Document, error) {
+	raw, err := s.ReadBlob(d, image.MaxManifestSize)
+	if err != nil {
+		return nil, fmt.Errorf("manifest: %w", err)
+	}
+	return image.ParseDocument(raw)
 }
 
 // Config reads and parses the image config with digest d, which is the image's ID.

@@ -42,8 +42,8 @@ func (s *Store) imagePath(img Image) string {
 }
 
 // SetImage points img.Name at img.Manifest, or keeps the manifest without a name if Name is empty.
-// The image that had the name before is kept without one. All blobs and layers of the image must
-// have been published under this same lock, which may be shared.
+// The image that had the name before is kept without one, and another entry of that name is gone. All
+// blobs and layers of the image must have been published under this same lock, which may be shared.
 func (s *Store) SetImage(lock *Lock, img Image) error {
 	if err := errors.Join(lock.check(false), img.Manifest.Validate(), img.ID.Validate()); err != nil {
 		return fmt.Errorf("name image %q: %w", img.Name, err)
@@ -61,7 +61,10 @@ func (s *Store) SetImage(lock *Lock, img Image) error {
 				return err
 			}
 		}
-		return s.writeImage(img)
+		if err := s.writeImage(img); err != nil {
+			return err
+		}
+		return s.dropEntry(img.Name)
 	})
 }
 
@@ -162,13 +165,16 @@ func (s *Store) imageRecords() ([]Image, error) {
 	return all, nil
 }
 
-// RemoveImage takes the name img.Name away, or an image's last hold if Name is empty. What nothing
-// refers to any more stays until Sweep. The lock must be exclusive.
+// RemoveImage takes the name img.Name away, or an image's last hold if Name is empty. An entry of that
+// name goes with it. What nothing refers to any more stays until Sweep. The lock must be exclusive.
 func (s *Store) RemoveImage(lock *Lock, img Image) error {
 	if err := lock.check(true); err != nil {
 		return fmt.Errorf("remove image %q: %w", img.Name, err)
 	}
 	return s.withNames(func() error {
+		if err := s.dropEntry(img.Name); err != nil {
+			return err
+		}
 		err := os.Remove(s.imagePath(img))
 		if errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("image %q: %w", img.Name, ErrNotFound)

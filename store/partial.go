@@ -69,13 +69,17 @@ func (s *Store) partialPath(d image.Digest) (string, error) {
 	return s.path(dirPartial, d.Algorithm()+"-"+d.Hex()), nil
 }
 
-// makeDir makes a directory that stores of earlier versions lack.
-func (s *Store) makeDir(name string) error {
-	err := os.Mkdir(s.path(name), 0o700)
+// makeDir makes a directory that is made when it is first needed.
+func (s *Store) makeDir(elem ...string) error {
+	dir := s.path(elem...)
+	err := os.Mkdir(dir, 0o700)
 	if errors.Is(err, fs.ErrExist) {
 		return nil
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return atomicfile.SyncDir(filepath.Dir(dir))
 }
 
 func stillNamed(f *os.File, path string) (opened fs.FileInfo, same bool, err error) {
@@ -122,7 +126,7 @@ func (p *Partial) Publish(lock *Lock) error {
 		err = lock.check(false)
 	}
 	if err == nil {
-		err = p.store.makeAlgorithmDir(filepath.Dir(path))
+		err = p.store.makeDir(dirBlobs, p.Digest.Algorithm())
 	}
 	if err == nil {
 		err = os.Rename(p.file.Name(), path)

@@ -74,20 +74,13 @@ func (s *Store) SpoolFile() (*os.File, error) {
 // CollectLeftovers removes what processes that died left unfinished. Commands that write to the
 // store call it; running it beside any other command is safe.
 func (s *Store) CollectLeftovers() error {
-	return errors.Join(
-		atomicfile.Collect(s.path(dirTmp)),
-		atomicfile.Collect(s.path(dirImages)),
-		s.collectPins(),
-		s.collectPartials(time.Now()),
-	)
-}
-
-func (s *Store) collectPins() error {
-	err := atomicfile.Collect(s.path(dirPins))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	errs := []error{s.collectPartials(time.Now())}
+	for _, dir := range []string{dirTmp, dirImages, dirEntries, dirPins} {
+		if err := atomicfile.Collect(s.path(dir)); !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
 	}
-	return err
+	return errors.Join(errs...)
 }
 
 // discard moves an object out of its place at once, and removes it then.

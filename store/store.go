@@ -50,6 +50,7 @@ const (
 	dirVolumes    = "volumes"
 	dirPartial    = "partial"
 	dirPins       = "pins"
+	dirEntries    = "entries"
 	fileVersion   = "version"
 	fileLock      = "lock"
 	fileNamesLock = "names.lock"
@@ -120,7 +121,7 @@ func (s *Store) refuseStrangers() error {
 	}
 	for _, entry := range entries {
 		switch name := entry.Name(); name {
-		case dirTmp, dirBlobs, dirLayers, dirImages, dirContainers, dirNames, dirInit, dirVolumes, dirPartial, dirPins, fileVersion, fileLock, fileNamesLock, "lost+found":
+		case dirTmp, dirBlobs, dirLayers, dirImages, dirContainers, dirNames, dirInit, dirVolumes, dirPartial, dirPins, dirEntries, fileVersion, fileLock, fileNamesLock, "lost+found":
 		default:
 			if !atomicfile.IsTemp(name) {
 				return fmt.Errorf("%w: the directory holds other files (%q)", ErrFormat, name)

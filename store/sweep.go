@@ -20,9 +20,13 @@ type live struct {
 	layers map[image.Digest]bool
 	blobs  map[image.Digest]bool
 	chains map[string]bool // hexadecimal, as the directories of init/ are named
+
+	documents map[image.Digest]bool // what followEntry has seen
+	past      []Entry               // not to be followed any more
 }
 
-// Sweep removes the layers, blobs and init layers that neither a name nor a container refers to.
+// Sweep removes the layers, blobs and init layers that neither a name, nor a container, nor a
+// repository's entry refers to.
 // release is called for each layer before it goes, to unmount it; if it fails the layer stays,
 // and the error is reported after the rest has been swept. The lock must be exclusive.
 func (s *Store) Sweep(lock *Lock, release func(Layer) error) (Swept, error) {
@@ -52,6 +56,9 @@ func (s *Store) Sweep(lock *Lock, release func(Layer) error) (Swept, error) {
 			continue
 		}
 		swept.Layers = append(swept.Layers, layer.DiffID)
+	}
+	for _, e := range refs.past {
+		errs = append(errs, s.RemoveEntry(lock, e))
 	}
 	blobs, err := s.sweepBlobs(refs)
 	swept.Blobs = blobs
@@ -97,10 +104,13 @@ func (s *Store) sweepInit(refs *live) error {
 	return errors.Join(errs...)
 }
 
-// live follows every name and container. If one cannot be read, nothing may be swept, as what it
-// needs is not known.
+// live follows every name, container and entry. If one cannot be read, nothing may be swept, as
+// what it needs is not known.
 func (s *Store) live() (*live, error) {
-	refs := &live{layers: map[image.Digest]bool{}, blobs: map[image.Digest]bool{}, chains: map[string]bool{}}
+	refs := &live{
+		layers: map[image.Digest]bool{}, blobs: map[image.Digest]bool{}, chains: map[string]bool{},
+		documents: map[image.Digest]bool{},
+	}
 	images, err := s.imageRecords()
 	if err != nil {
 		return nil, err
@@ -131,7 +141,50 @@ func (s *Store) live() (*live, error) {
 			return nil, fmt.Errorf("container %s: %w", c.Name, err)
 		}
 	}
-	return refs, nil
+	// After the images: follow must not find their manifests marked already.
+	err = s.eachEntry(func(e Entry, isCurrent bool) error {
+		if !isCurrent {
+			refs.past = append(refs.past, e)
+			return nil
+		}
+		if err := s.followEntry(refs, e.Manifest); err != nil {
+			return fmt.Errorf("entry of %s: %w", e.Repository, err)
+		}
+		return nil
+	})
+	return refs, err
+}
+
+// followEntry follows a manifest of any kind and the manifests that it lists. Of these not all need
+// be there, or be what the list says.
+func (s *Store) followEntry(refs *live, manifest image.Digest) error {
+	for todo := []image.Digest{manifest}; len(todo) > 0; todo = todo[1:] {
+		d := todo[0]
+		if refs.documents[d] {
+			continue
+		}
+		doc, err := s.Document(d)
+		isListed := d != manifest
+		switch {
+		case isListed && errors.Is(err, ErrNotFound):
+			continue
+		case isListed && errors.Is(err, image.ErrDocument):
+			refs.blobs[d] = true
+			continue
+		case err != nil:
+			return err
+		}
+		refs.documents[d], refs.blobs[d] = true, true
+		for _, blob := range doc.Blobs() {
+			refs.blobs[blob.Digest] = true
+			// A tar that is not compressed may be kept as a layer only.
+			refs.layers[blob.Digest] = true
+		}
+		for _, listed := range doc.Manifests {
+			todo = append(todo, listed.Digest)
+		}
+	}
+	return nil
 }
 
 // neverWritten tells a container made without durability that a power cut emptied from one whose
