@@ -43,8 +43,13 @@ func LookupUser(root *os.File, name string) (u specs.User, home string, err erro
 		}
 	}
 	u.UID, u.GID = uint32(found.Uid), uint32(found.Gid)
+	// The own group is among the supplementary ones, as in Docker: a program that changes its group
+	// does not get past a file which denies that one something (CVE-2022-36109).
+	u.AdditionalGids = []uint32{u.GID}
 	for _, id := range found.Sgids {
-		u.AdditionalGids = append(u.AdditionalGids, uint32(id))
+		if uint32(id) != u.GID {
+			u.AdditionalGids = append(u.AdditionalGids, uint32(id))
+		}
 	}
 	return u, found.Home, nil
 }
