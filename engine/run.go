@@ -62,16 +62,16 @@ func (e *Engine) Run(ctx context.Context, opts RunOptions) (status int, err erro
 		return 0, err
 	}
 	process, err := e.start(ctx, c, config, streams)
-	// From here on the container is to be cleaned up, even if this was interrupted.
-	ctx = context.WithoutCancel(ctx)
+	// The container is to be cleaned up even if this is interrupted.
+	cleanup := context.WithoutCancel(ctx)
 	if err != nil {
 		state := ContainerState{Status: StatusCreated, ExitCode: container.ExitCode(err), Error: err.Error()}
-		return 0, errors.Join(err, e.finish(ctx, c, state))
+		return 0, errors.Join(err, e.finish(cleanup, c, state))
 	}
 	status, err = streams.serve(ctx, process)
 	state := c.State
 	state.Status, state.Process, state.ExitCode, state.FinishedAt = StatusExited, processID{}, status, time.Now().UTC()
-	return status, errors.Join(err, e.finish(ctx, c, state))
+	return status, errors.Join(err, e.finish(cleanup, c, state))
 }
 
 // ExitStatus gives the exit status that stands for an error of Run, as Docker has it: 127 if the
@@ -218,7 +218,8 @@ func startProcess(ctx context.Context, c *Container, root *os.File, streams *att
 	if err := streams.prepare(&cfg); err != nil {
 		return nil, err
 	}
-	return container.Start(ctx, cfg)
+	// A signal that comes now is for the container: a moment later it would be passed on.
+	return container.Start(context.WithoutCancel(ctx), cfg)
 }
 
 // finish records how a container ended, or removes it.
