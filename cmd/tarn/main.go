@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/signal"
 	"strings"
@@ -31,6 +32,9 @@ func run() int {
 		return 0
 	}
 	status := exitStatus(cmd, err)
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		err = fmt.Errorf("%s: %w", cmd.Name(), context.Cause(ctx)) // which signal it was
+	}
 	complain(os.Stderr, err)
 	return status
 }

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/tarnfs/tarn/base"
+	"github.com/tarnfs/tarn/engine"
+	"github.com/tarnfs/tarn/internal/testenv"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"tarn": main})
+}
+
+// TestScripts runs the scripts in testdata/script: each is what a user types, with a store of its own
+// and the real kernel. Besides testscript's own commands they have these:
+//
+//	exits STATUS PROGRAM [ARG...]   run a program that exits with STATUS
+//	fails STATUS MESSAGE [ARG...]   run "tarn ARG..."; it exits with STATUS, and prints "tarn: MESSAGE"
+//	                                and nothing else
+//	image NAME [CHANGE...]          make an image of $BUSYBOX, a root file system's tar
+//
+// and the condition [base]: the image "base" is embedded.
+func TestScripts(t *testing.T) {
+	testenv.RequireErofsFile(t)
+	busybox := testenv.BusyboxTar(t)
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		ContinueOnError:     true,
+		UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
+		Setup: func(env *testscript.Env) error {
+			t, ok := env.T().(testing.TB)
+			if !ok {
+				return errors.New("testscript gave no testing.TB")
+			}
+			root, run := testenv.TarnRoot(t)
+			env.Setenv("TARN_ROOT", root)
+			env.Setenv("TARN_RUN", run)
+			env.Setenv("BUSYBOX", busybox)
+			return nil
+		},
+		Condition: condition,
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"exits": exits, "fails": fails, "image": makeImage,
+		},
+	})
+}
+
+func condition(name string) (bool, error) {
+	if name != "base" {
+		return false, fmt.Errorf("unknown condition %q", name)
+	}
+	f, err := base.Open()
+	if errors.Is(err, base.ErrNotBuilt) && os.Getenv("CI") == "" {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, f.Close()
+}
+
+// exits checks the exit status of a program.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits STATUS PROGRAM [ARG...]")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	err = ts.Exec(args[1], args[2:]...)
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("exit status %d, want %d", got, want)
+	}
+}
+
+// fails checks what a user sees of an error.
+func fails(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: fails STATUS MESSAGE [ARG...]")
+	}
+	exits(ts, false, append([]string{args[0], "tarn"}, args[2:]...))
+	want := "tarn: " + args[1] + "\n"
+	if got := ts.ReadFile("stderr"); got != want {
+		ts.Fatalf("standard error is not\n%swant\n%s", got, want)
+	}
+	if got := ts.ReadFile("stdout"); got != "" {
+		ts.Fatalf("standard output should be empty, and is\n%s", got)
+	}
+}
+
+func makeImage(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: image NAME [CHANGE...]")
+	}
+	e, err := engine.Open(engine.Options{Root: ts.Getenv("TARN_ROOT"), Run: ts.Getenv("TARN_RUN")})
+	ts.Check(err)
+	tar, err := os.Open(ts.Getenv("BUSYBOX"))
+	ts.Check(err)
+	defer tar.Close()
+	_, err = e.Import(context.Background(), tar, engine.ImportOptions{Name: args[0], Changes: args[1:]})
+	ts.Check(err)
+}
