@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/tarnfs/tarn/holes"
 	"github.com/tarnfs/tarn/layer"
 )
 
@@ -71,7 +72,11 @@ func indexChild(args []string) error {
 }
 
 func writeIndex(tarPath, indexPath string) error {
-	in, err := os.Open(tarPath)
+	file, err := os.Open(tarPath)
+	if err != nil {
+		return err
+	}
+	in, err := holes.Plain(file)
 	if err != nil {
 		return err
 	}

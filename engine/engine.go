@@ -51,5 +51,5 @@ func Open(opts Options) (*Engine, error) {
 
 // driverLayer says where a layer is, in the driver's terms.
 func driverLayer(l store.Layer) rootfs.Layer {
-	return rootfs.Layer{DiffID: string(l.DiffID), Dir: l.Dir(), Tar: l.TarPath(), Index: l.IndexPath()}
+	return rootfs.Layer{DiffID: string(l.DiffID), Dir: l.Dir(), Open: l.OpenTar}
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/tarnfs/tarn/holes"
 	"github.com/tarnfs/tarn/image"
 	"github.com/tarnfs/tarn/internal/fanout"
 	"github.com/tarnfs/tarn/internal/sys"
@@ -87,7 +88,11 @@ func (l *stagedLayer) fill(ctx context.Context, r io.Reader, limit int64) error 
 	if err != nil {
 		return err
 	}
-	if _, err := tree.WriteIndex(l.stage.Index, l.stage.Tar); err != nil {
+	whole, err := holes.Plain(l.stage.Tar)
+	if err != nil {
+		return err
+	}
+	if _, err := tree.WriteIndex(l.stage.Index, whole); err != nil {
 		return err
 	}
 	l.diffID, l.size = image.DigestSum(sum), out.written

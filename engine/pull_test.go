@@ -59,9 +59,12 @@ func requireLayer(t *testing.T, e *engine.Engine, tar []byte) {
 	t.Helper()
 	layer, err := e.Store.Layer(image.DigestBytes(tar))
 	require.NoError(t, err)
-	stored, err := os.ReadFile(layer.TarPath())
+	stored, err := layer.OpenTar()
 	require.NoError(t, err)
-	require.Equal(t, image.DigestBytes(tar), image.DigestBytes(stored))
+	defer stored.Close()
+	content, err := io.ReadAll(stored)
+	require.NoError(t, err)
+	require.Equal(t, image.DigestBytes(tar), image.DigestBytes(content))
 }
 
 func TestPullChoosesThePlatform(t *testing.T) {

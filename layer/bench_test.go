@@ -59,7 +59,7 @@ func indexInto(b *testing.B, dir string, tar *os.File) {
 		b.Fatal(err)
 	}
 	defer index.Close()
-	if _, err := tree.WriteIndex(index, tar); err != nil {
+	if _, err := tree.WriteIndex(index, plain(b, tar)); err != nil {
 		b.Fatal(err)
 	}
 	if err := os.Remove(filepath.Clean(index.Name())); err != nil {

@@ -9,6 +9,7 @@ import (
 	gopath "path" // the package has a type of that name
 
 	"github.com/tarnfs/tarn/erofs"
+	"github.com/tarnfs/tarn/holes"
 	"github.com/tarnfs/tarn/internal/sys"
 	"github.com/tarnfs/tarn/layer/tarfile"
 )
@@ -23,12 +24,8 @@ type ExtractOptions struct {
 // gets the owner, mode, time and attributes of the layer's root. The tar is scanned before anything
 // is made, so the errors are those of Scan, or the file system's with the path they are about; in
 // the second case the caller removes what is there. Nothing is synced.
-func Extract(ctx context.Context, tar, dir *os.File, opts ExtractOptions) error {
-	info, err := tar.Stat()
-	if err != nil {
-		return err
-	}
-	tree, err := Scan(io.NewSectionReader(tar, 0, info.Size()), opts.Limits)
+func Extract(ctx context.Context, tar *holes.Tar, dir *os.File, opts ExtractOptions) error {
+	tree, err := Scan(io.NewSectionReader(tar, 0, tar.Size()), opts.Limits)
 	if err != nil {
 		return err
 	}
@@ -38,13 +35,16 @@ func Extract(ctx context.Context, tar, dir *os.File, opts ExtractOptions) error 
 // Materialize makes files, in the empty directory dir, of a tree that was scanned from tar. Extract
 // says the rest. Every name is made and reached below dir through directory descriptors that
 // follow no link.
-func Materialize(ctx context.Context, tree *Tree, tar, dir *os.File) error {
+func Materialize(ctx context.Context, tree *Tree, tar *holes.Tar, dir *os.File) error {
+	if err := tree.place(tar.Map); err != nil {
+		return err
+	}
 	root, err := sys.OpenBeneath(dir, ".", sys.OpenDirectory)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	m := &materializer{tar: tar, root: root, names: make(map[*erofs.Inode]int), first: make(map[*erofs.Inode]string)}
+	m := &materializer{devices: tar.Devices, root: root, names: make(map[*erofs.Inode]int), first: make(map[*erofs.Inode]string)}
 	m.countNames(tree.Root)
 	if err := m.entries(ctx, root, "", tree.Root); err != nil {
 		return err
@@ -53,10 +53,11 @@ func Materialize(ctx context.Context, tree *Tree, tar, dir *os.File) error {
 }
 
 type materializer struct {
-	tar, root *os.File
-	names     map[*erofs.Inode]int    // how many names a file has
-	first     map[*erofs.Inode]string // the first of several names
-	copySlow  bool                    // the kernel does not copy from the tar by itself
+	devices  []*os.File // what extents point into
+	root     *os.File
+	names    map[*erofs.Inode]int    // how many names a file has
+	first    map[*erofs.Inode]string // the first of several names
+	copySlow bool                    // the kernel does not copy from the tar by itself
 }
 
 func (m *materializer) countNames(dir *erofs.Inode) {
@@ -166,8 +167,9 @@ func (m *materializer) regular(dir *os.File, e erofs.Entry) (err error) {
 }
 
 func (m *materializer) copyExtent(f *os.File, extent erofs.Extent) error {
+	from := m.devices[extent.Device-tarDevice]
 	if !m.copySlow {
-		n, err := sys.CopyRange(f, extent.Logical, m.tar, extent.Physical, extent.Length)
+		n, err := sys.CopyRange(f, extent.Logical, from, extent.Physical, extent.Length)
 		if err == nil && n < extent.Length {
 			return tarfile.ErrTruncated
 		}
@@ -176,7 +178,7 @@ func (m *materializer) copyExtent(f *os.File, extent erofs.Extent) error {
 		}
 		m.copySlow = true
 	}
-	n, err := io.Copy(io.NewOffsetWriter(f, extent.Logical), io.NewSectionReader(m.tar, extent.Physical, extent.Length))
+	n, err := io.Copy(io.NewOffsetWriter(f, extent.Logical), io.NewSectionReader(from, extent.Physical, extent.Length))
 	if err == nil && n < extent.Length {
 		return tarfile.ErrTruncated
 	}

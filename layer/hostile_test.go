@@ -98,7 +98,7 @@ func TestHostileTars(t *testing.T) {
 				refused(t, kind, err, tt.want, tt.says)
 			}
 			dir := openFile(t, testenv.TempDir(t))
-			err := layer.Extract(t.Context(), openFile(t, writeTemp(t, tt.tar)), dir, layer.ExtractOptions{})
+			err := layer.Extract(t.Context(), plain(t, openFile(t, writeTemp(t, tt.tar))), dir, layer.ExtractOptions{})
 			refused(t, "extract", err, tt.want, tt.says)
 			made, err := os.ReadDir(dir.Name())
 			if err != nil || len(made) > 0 {

@@ -8,7 +8,8 @@ import (
 	"github.com/tarnfs/tarn/layer/tarfile"
 )
 
-// tarDevice is the number of the tar among the index's devices.
+// tarDevice is the number of the tar among the index's devices: of the layer's own file, once the
+// tree is placed; those of lenders follow.
 const tarDevice = 1
 
 // fillInode makes the inode of an entry, in the space of next.

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarnfs/tarn/erofs"
+	"github.com/tarnfs/tarn/holes"
 	"github.com/tarnfs/tarn/internal/sys"
 	"github.com/tarnfs/tarn/internal/testenv"
 	"github.com/tarnfs/tarn/internal/treecmp"
@@ -91,6 +92,13 @@ func writeTemp(t testing.TB, data []byte) (path string) {
 	return path
 }
 
+func plain(t testing.TB, tar *os.File) *holes.Tar {
+	t.Helper()
+	whole, err := holes.Plain(tar)
+	must(t, err)
+	return whole
+}
+
 func scan(t testing.TB, tar *os.File) *layer.Tree {
 	t.Helper()
 	_, err := tar.Seek(0, io.SeekStart)
@@ -108,11 +116,15 @@ func storeLayer(t testing.TB, tarPath string) rootfs.Layer {
 	sum := sha256.New()
 	_, err := io.Copy(sum, tar)
 	must(t, err)
-	l := rootfs.Layer{DiffID: hex.EncodeToString(sum.Sum(nil)), Dir: dir, Tar: tarPath, Index: filepath.Join(dir, "index.erofs")}
-	index, err := os.OpenFile(l.Index, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	indexPath := filepath.Join(dir, "index.erofs")
+	l := rootfs.Layer{
+		DiffID: hex.EncodeToString(sum.Sum(nil)), Dir: dir,
+		Open: func() (*holes.Tar, error) { return holes.OpenPlain(tarPath, indexPath) },
+	}
+	index, err := os.OpenFile(indexPath, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	must(t, err)
 	defer index.Close()
-	size, err := scan(t, tar).WriteIndex(index, tar)
+	size, err := scan(t, tar).WriteIndex(index, plain(t, tar))
 	must(t, err)
 	checkIndex(t, index, size)
 	return l
@@ -130,14 +142,15 @@ func checkIndex(t testing.TB, index io.ReaderAt, size int64) *erofs.Image {
 func fsck(t testing.TB, l rootfs.Layer) {
 	t.Helper()
 	program := testenv.FsckErofs(t)
-	info, err := os.Stat(l.Tar)
+	tar, err := l.Open()
 	must(t, err)
+	defer tar.Close()
 	modes := []string{"-p", "--extract"}
-	if info.Size() > 64<<20 {
+	if tar.Size() > 64<<20 {
 		modes = modes[:1]
 	}
 	for _, mode := range modes {
-		cmd := exec.CommandContext(t.Context(), program, "--device="+l.Tar, mode, l.Index)
+		cmd := exec.CommandContext(t.Context(), program, "--device="+tar.Devices[0].Name(), mode, tar.Index.Name())
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("fsck.erofs %s: %v\n%s", mode, err, out)
 		}
@@ -264,7 +277,7 @@ func indexOf(t testing.TB, r io.Reader, tar []byte) []byte {
 	scanned, err := layer.Scan(r, layer.Limits{})
 	must(t, err)
 	var m memory
-	_, err = scanned.WriteIndex(&m, bytes.NewReader(tar))
+	_, err = scanned.WriteIndex(&m, plain(t, openFile(t, writeTemp(t, tar))))
 	must(t, err)
 	return m.Bytes()
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/tarnfs/tarn/erofs"
+	"github.com/tarnfs/tarn/holes"
 	"github.com/tarnfs/tarn/layer/tarfile"
 )
 
@@ -20,6 +21,8 @@ type Tree struct {
 	TarSize int64 // bytes of the whole tar, with all that follows its end mark
 	Entries int   // headers in the tar
 	Size    int64 // bytes of all headers' files, holes included
+
+	placed *holes.Map // what extents point into, if it is not the tar as it arrived
 }
 
 // Opaque tells whether the layer hides all layers below it.

@@ -98,7 +98,7 @@ func TestTreeIsTheTars(t *testing.T) {
 		got := listing(t, view(t, lowers))
 
 		want := filepath.Join(s.base, "want")
-		untar(t, l.Tar, want)
+		untar(t, tarPath(l), want)
 		require.Equal(t, listing(t, want), got)
 		// The layer's own directory has the same: nothing in it needed overlay's encoding.
 		require.Equal(t, got, listing(t, sys.FDPath(lowers[0])))
@@ -309,7 +309,7 @@ func TestBadLayers(t *testing.T) {
 		require.ErrorContains(t, err, "not a SHA-256 diffID")
 		require.ErrorContains(t, s.driver.Release(hostile), "not a SHA-256 diffID")
 
-		require.NoError(t, os.Remove(l.Tar))
+		require.NoError(t, os.Remove(tarPath(l)))
 		_, err = s.driver.Mount(t.Context(), l)
 		require.ErrorIs(t, err, rootfs.ErrBadLayer)
 		require.ErrorIs(t, err, os.ErrNotExist)
@@ -331,9 +331,9 @@ func TestDamagedIndexIsNotTakenForAnOldKernel(t *testing.T) {
 			noLeaks(t, base)
 			s := newSite(t, rootfs.Auto, base)
 			l := storeLayer(t, s.root, file("f", 0o644))
-			index, err := os.ReadFile(l.Index)
+			index, err := os.ReadFile(indexPath(l))
 			require.NoError(t, err)
-			require.NoError(t, os.WriteFile(l.Index, damage(index), 0o600))
+			require.NoError(t, os.WriteFile(indexPath(l), damage(index), 0o600))
 			_, err = s.driver.Mount(t.Context(), l)
 			require.ErrorIs(t, err, rootfs.ErrBadLayer)
 			require.NotErrorIs(t, err, rootfs.ErrUnsupported)

@@ -72,7 +72,7 @@ func extractOnce(ctx context.Context, l Layer) error {
 	if err := root.RemoveAll(partialTree); err != nil {
 		return err
 	}
-	if err := extractInto(ctx, root, l.Tar); err != nil {
+	if err := extractInto(ctx, root, l); err != nil {
 		return errors.Join(err, root.RemoveAll(partialTree))
 	}
 	if err := sys.Syncfs(dir); err != nil {
@@ -84,8 +84,8 @@ func extractOnce(ctx context.Context, l Layer) error {
 	return dir.Sync()
 }
 
-func extractInto(ctx context.Context, root *os.Root, tarPath string) error {
-	tar, err := os.Open(tarPath)
+func extractInto(ctx context.Context, root *os.Root, l Layer) error {
+	tar, err := l.Open()
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrBadLayer, err)
 	}

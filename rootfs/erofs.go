@@ -125,17 +125,12 @@ func mountedErofs(point string) (*os.File, error) {
 // mountIndex gives a layer as a mount that is attached nowhere. When the kernel refuses, it finds
 // out who is at fault by asking for a mount of an index that is known to be sound.
 func mountIndex(l Layer) (*os.File, error) {
-	index, err := os.Open(l.Index)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrBadLayer, err)
-	}
-	defer drop(index)
-	tar, err := os.Open(l.Tar)
+	tar, err := l.Open()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrBadLayer, err)
 	}
 	defer drop(tar)
-	mount, err := mountErofs(index, tar)
+	mount, err := mountErofs(tar.Index, tar.Devices)
 	if err == nil {
 		return mount, nil
 	}
@@ -145,11 +140,12 @@ func mountIndex(l Layer) (*os.File, error) {
 	return nil, fmt.Errorf("%w: %w", ErrBadLayer, err)
 }
 
-// mountErofs mounts an index with its device. Contents are read past the page cache of the
-// tar (directio), or they would be in memory twice, unless the disk's blocks are too big for that.
+// mountErofs mounts an index with its extra devices, the layer's own first. Contents are read past
+// the devices' page cache (directio), or they would be in memory twice, unless the disk's blocks
+// are too big for that.
 //
 // Source: Documentation/filesystems/erofs.rst.
-func mountErofs(index, tar *os.File) (*os.File, error) {
+func mountErofs(index *os.File, devices []*os.File) (*os.File, error) {
 	fs, err := sys.OpenFS("erofs")
 	if errors.Is(err, syscall.ENODEV) {
 		return nil, fmt.Errorf("%w: this kernel has no EROFS", ErrUnsupported)
@@ -161,10 +157,12 @@ func mountErofs(index, tar *os.File) (*os.File, error) {
 	if err := fs.String("source", sys.FDPath(index)); err != nil {
 		return nil, err
 	}
-	if err := fs.String("device", sys.FDPath(tar)); err != nil {
-		return nil, err
+	for _, device := range devices {
+		if err := fs.String("device", sys.FDPath(device)); err != nil {
+			return nil, err
+		}
 	}
-	direct, err := sys.DirectIO(tar, tarBlock)
+	direct, err := sys.DirectIO(devices[0], tarBlock) // a store is one file system
 	if err != nil {
 		return nil, err
 	}

@@ -50,7 +50,7 @@ func TestFilesystems(t *testing.T) {
 			}
 			for i, l := range layers {
 				want := filepath.Join(base, fmt.Sprint("want", i))
-				untar(t, l.Tar, want)
+				untar(t, tarPath(l), want)
 				// The tars say nothing about the root directory, the first that is listed.
 				require.Equal(t, listing(t, want)[1:], listing(t, sys.FDPath(lowers[len(lowers)-1-i]))[1:])
 			}

@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/tarnfs/tarn/holes"
 	"github.com/tarnfs/tarn/internal/sys"
 	"github.com/tarnfs/tarn/internal/testenv"
 	"github.com/tarnfs/tarn/layer"
@@ -92,14 +93,24 @@ func storeEntries(t testing.TB, root string, entries ...entry) rootfs.Layer {
 	return storeTar(t, root, data.String())
 }
 
+// layerIn is the layer whose files lie in the directory dir, named by its diffID.
+func layerIn(dir string) rootfs.Layer {
+	l := rootfs.Layer{DiffID: "sha256:" + filepath.Base(dir), Dir: dir}
+	l.Open = func() (*holes.Tar, error) { return holes.OpenPlain(tarPath(l), indexPath(l)) }
+	return l
+}
+
+func tarPath(l rootfs.Layer) string   { return filepath.Join(l.Dir, "layer.tar") }
+func indexPath(l rootfs.Layer) string { return filepath.Join(l.Dir, "index.erofs") }
+
 func storeTar(t testing.TB, root, data string) rootfs.Layer {
 	t.Helper()
 	sum := sha256.Sum256([]byte(data))
 	id := hex.EncodeToString(sum[:])
 	d := filepath.Join(root, "layers", id)
-	l := rootfs.Layer{DiffID: "sha256:" + id, Dir: d, Tar: filepath.Join(d, "layer.tar"), Index: filepath.Join(d, "index.erofs")}
+	l := layerIn(d)
 	require.NoError(t, os.MkdirAll(d, 0o700))
-	require.NoError(t, os.WriteFile(l.Tar, []byte(data), 0o600))
+	require.NoError(t, os.WriteFile(tarPath(l), []byte(data), 0o600))
 	writeIndex(t, l)
 	return l
 }
@@ -296,17 +307,19 @@ func umask(t testing.TB, mask int) (restore func()) {
 
 func writeIndex(t testing.TB, l rootfs.Layer) {
 	t.Helper()
-	data, err := os.Open(l.Tar)
+	data, err := os.Open(tarPath(l))
 	require.NoError(t, err)
 	defer data.Close()
-	scanned, err := layer.Scan(data, layer.Limits{})
+	plain, err := holes.Plain(data)
 	require.NoError(t, err)
-	index, err := os.OpenFile(l.Index, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	scanned, err := layer.Scan(plain, layer.Limits{})
+	require.NoError(t, err)
+	index, err := os.OpenFile(indexPath(l), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if errors.Is(err, fs.ErrExist) {
 		return // the same tar as another layer of the test
 	}
 	require.NoError(t, err)
 	defer index.Close()
-	_, err = scanned.WriteIndex(index, data)
+	_, err = scanned.WriteIndex(index, plain)
 	require.NoError(t, err)
 }

@@ -133,7 +133,7 @@ func TestCopiedStoreWorks(t *testing.T) {
 		var moved []rootfs.Layer
 		for _, l := range layers {
 			d := filepath.Join(other.root, "layers", filepath.Base(l.Dir))
-			moved = append(moved, rootfs.Layer{DiffID: l.DiffID, Dir: d, Tar: filepath.Join(d, "layer.tar"), Index: filepath.Join(d, "index.erofs")})
+			moved = append(moved, layerIn(d))
 		}
 		again := mountAll(t, other.driver, moved...)
 		upper, work := openDir(t, filepath.Join(other.base, "upper")), openDir(t, filepath.Join(other.base, "work"))
@@ -154,8 +154,8 @@ func layersOf(t testing.TB, s site) []rootfs.Layer {
 	require.NoError(t, err)
 	layers := make([]rootfs.Layer, 2)
 	for _, d := range dirs {
-		l := rootfs.Layer{DiffID: filepath.Base(d), Dir: d, Tar: filepath.Join(d, "layer.tar"), Index: filepath.Join(d, "index.erofs")}
-		if strings.Contains(readAll(t, l.Tar), "e/f") {
+		l := layerIn(d)
+		if strings.Contains(readAll(t, tarPath(l)), "e/f") {
 			layers[1] = l
 		} else {
 			layers[0] = l

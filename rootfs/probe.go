@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/tarnfs/tarn/holes"
 	"github.com/tarnfs/tarn/layer"
 )
 
@@ -25,7 +26,7 @@ func probeErofs(dir string) error {
 	if err := writeEmptyLayer(tar, index); err != nil {
 		return err
 	}
-	mount, err := mountErofs(index, tar)
+	mount, err := mountErofs(index, []*os.File{tar})
 	if err != nil {
 		return fmt.Errorf("EROFS mounts of files on this file system: %w: %w", ErrUnsupported, err)
 	}
@@ -43,7 +44,11 @@ func writeEmptyLayer(tar, index *os.File) error {
 	if err != nil {
 		return err
 	}
-	_, err = tree.WriteIndex(index, tar)
+	plain, err := holes.Plain(tar)
+	if err != nil {
+		return err
+	}
+	_, err = tree.WriteIndex(index, plain)
 	return err
 }
 

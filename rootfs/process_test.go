@@ -71,7 +71,7 @@ func roleCommand(t testing.TB, role string, args ...string) *exec.Cmd {
 	return c
 }
 
-// playMounter mounts all layers from several goroutines at once: DRIVER RUN (DIFFID DIR)...
+// playMounter mounts all layers from several goroutines at once: DRIVER RUN DIR...
 func playMounter(args []string) error {
 	layers := decodeLayers(args[2:])
 	if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
@@ -112,15 +112,15 @@ func mountAndRead(d rootfs.Driver, l rootfs.Layer) error {
 func encodeLayers(layers []rootfs.Layer) []string {
 	var args []string
 	for _, l := range layers {
-		args = append(args, l.DiffID, l.Dir, l.Tar, l.Index)
+		args = append(args, l.Dir)
 	}
 	return args
 }
 
 func decodeLayers(args []string) []rootfs.Layer {
 	var layers []rootfs.Layer
-	for ; len(args) >= 4; args = args[4:] {
-		layers = append(layers, rootfs.Layer{DiffID: args[0], Dir: args[1], Tar: args[2], Index: args[3]})
+	for _, dir := range args {
+		layers = append(layers, layerIn(dir))
 	}
 	return layers
 }

@@ -17,6 +17,8 @@ import (
 	"fmt"
 	"os"
 	"strings"
+
+	"github.com/tarnfs/tarn/holes"
 )
 
 var (
@@ -35,12 +37,13 @@ var (
 	ErrBusy = errors.New("in use")
 )
 
-// Layer says where the store keeps a layer. Nothing is opened unless it is needed.
+// Layer says where the store keeps a layer.
 type Layer struct {
 	DiffID string // the SHA-256 of the uncompressed tar: 64 hexadecimal digits, "sha256:" may precede
 	Dir    string // the layer's own directory in the store; the dirs driver keeps its tree there
-	Tar    string // layer.tar
-	Index  string // index.erofs, whose extra device is Tar
+	// Open opens the layer's tar and its index, whose extra devices are the tar's. It is called
+	// only when they are needed.
+	Open func() (*holes.Tar, error)
 }
 
 // Driver gives layers as directories. Any number of goroutines and processes may use drivers over

@@ -10,10 +10,12 @@ import (
 	"github.com/tarnfs/tarn/image"
 )
 
-// The files of a layer.
+// The files of a layer. A layer that borrows nothing has fileTar, another has fileBlocks and fileHoles.
 const (
-	fileTar   = "layer.tar"
-	fileIndex = "index.erofs"
+	fileTar    = "layer.tar"
+	fileBlocks = "layer.blocks"
+	fileHoles  = "holes"
+	fileIndex  = "index.erofs"
 )
 
 // Layer is a layer in the store: its tar, byte for byte, and the index that makes it mountable.
@@ -21,30 +23,29 @@ const (
 type Layer struct {
 	DiffID image.Digest
 	dir    string
+	store  *Store
 }
 
 // Dir gives the layer's directory.
 func (l Layer) Dir() string { return l.dir }
 
-// TarPath gives the path of the uncompressed tar.
-func (l Layer) TarPath() string { return filepath.Join(l.dir, fileTar) }
-
-// IndexPath gives the path of the EROFS index, whose extra device 1 is the tar.
+// IndexPath gives the path of the EROFS index, whose extra devices are those of the tar.
 func (l Layer) IndexPath() string { return filepath.Join(l.dir, fileIndex) }
-
-// OpenTar opens the tar for reading.
-func (l Layer) OpenTar() (*os.File, error) { return os.Open(l.TarPath()) }
 
 // OpenIndex opens the index for reading.
 func (l Layer) OpenIndex() (*os.File, error) { return os.Open(l.IndexPath()) }
 
 // Size gives the length of the tar in bytes.
 func (l Layer) Size() (int64, error) {
-	info, err := os.Stat(l.TarPath())
-	if err != nil {
-		return 0, fmt.Errorf("layer %s: %w", l.DiffID.Short(), err)
+	info, err := os.Stat(filepath.Join(l.dir, fileTar))
+	if err == nil {
+		return info.Size(), nil
 	}
-	return info.Size(), nil
+	m, err := l.Holes()
+	if err != nil {
+		return 0, err
+	}
+	return m.Size, nil
 }
 
 // layerPath is where a layer lies. Only a valid sha256 digest becomes part of a path.
@@ -69,7 +70,7 @@ func (s *Store) Layer(diffID image.Digest) (Layer, error) {
 	} else if err != nil {
 		return Layer{}, fmt.Errorf("layer %s: %w", diffID, err)
 	}
-	return Layer{DiffID: diffID, dir: dir}, nil
+	return Layer{DiffID: diffID, dir: dir, store: s}, nil
 }
 
 // HasLayer reports whether the layer is there. Without the store lock it may be gone the next moment.
@@ -88,7 +89,7 @@ func (s *Store) Layers() ([]Layer, error) {
 	for _, entry := range entries {
 		diffID, err := image.ParseDigest(image.SHA256 + ":" + entry.Name())
 		if err == nil {
-			layers = append(layers, Layer{DiffID: diffID, dir: s.path(dirLayers, entry.Name())})
+			layers = append(layers, Layer{DiffID: diffID, dir: s.path(dirLayers, entry.Name()), store: s})
 		}
 	}
 	return layers, nil

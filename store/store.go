@@ -51,6 +51,7 @@ const (
 	dirPartial    = "partial"
 	dirPins       = "pins"
 	dirEntries    = "entries"
+	dirRemnants   = "remnants" // made by the first removal that leaves one
 	fileVersion   = "version"
 	fileLock      = "lock"
 	fileNamesLock = "names.lock"
@@ -121,7 +122,7 @@ func (s *Store) refuseStrangers() error {
 	}
 	for _, entry := range entries {
 		switch name := entry.Name(); name {
-		case dirTmp, dirBlobs, dirLayers, dirImages, dirContainers, dirNames, dirInit, dirVolumes, dirPartial, dirPins, dirEntries, fileVersion, fileLock, fileNamesLock, "lost+found":
+		case dirTmp, dirBlobs, dirLayers, dirImages, dirContainers, dirNames, dirInit, dirVolumes, dirPartial, dirPins, dirEntries, dirRemnants, fileVersion, fileLock, fileNamesLock, "lost+found":
 		default:
 			if !atomicfile.IsTemp(name) {
 				return fmt.Errorf("%w: the directory holds other files (%q)", ErrFormat, name)
