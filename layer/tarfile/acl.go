@@ -234,6 +234,33 @@ func decodeACL(b []byte) ([]aclEntry, error) {
 	return entries, validACL(entries)
 }
 
+// aclText writes the kernel's binary form as text, owners by number. GNU tar and bsdtar read ACLs in
+// no other form; who reads extended attributes has the binary one.
+func aclText(value []byte) (string, error) {
+	entries, err := decodeACL(value)
+	if err != nil {
+		return "", err
+	}
+	tags := map[uint16]string{
+		aclUserObj: "user", aclUser: "user", aclGroupObj: "group", aclGroup: "group", aclMask: "mask", aclOther: "other",
+	}
+	fields := make([]string, 0, len(entries))
+	for _, e := range entries {
+		perm := []byte("---")
+		for i, bit := range []uint16{4, 2, 1} {
+			if e.perm&bit != 0 {
+				perm[i] = "rwx"[i]
+			}
+		}
+		owner := ""
+		if e.tag == aclUser || e.tag == aclGroup {
+			owner = strconv.FormatUint(uint64(e.id), 10)
+		}
+		fields = append(fields, tags[e.tag]+":"+owner+":"+string(perm))
+	}
+	return strings.Join(fields, ","), nil
+}
+
 // fitACLs makes h what a file is after its ACLs were set: the permission bits
 // are those of the access ACL, which is gone if it says no more than they do; only
 // directories have a default ACL, and symbolic links have none.

@@ -152,6 +152,7 @@ func compose(h *Header) (*composed, error) {
 	putOctal(b.mtime(), h.Sec)
 	for _, x := range h.Xattrs {
 		add(prefixSchilyXattr+xattrEscaper.Replace(x.Name), string(x.Value))
+		addACLText(x, add)
 	}
 	if h.Type == TypeChar || h.Type == TypeBlock {
 		putNumber(b.devmajor(), int64(h.Devmajor), "SCHILY.devmajor", add)
@@ -167,6 +168,22 @@ func compose(h *Header) (*composed, error) {
 	}
 	out.head = append(out.head, b...)
 	return out, nil
+}
+
+// addACLText says an ACL once more, unless the kernel would not take it.
+func addACLText(x Xattr, add func(key, value string)) {
+	var key string
+	switch x.Name {
+	case XattrACLAccess:
+		key = keyACLAccess
+	case XattrACLDefault:
+		key = keyACLDefault
+	default:
+		return
+	}
+	if text, err := aclText(x.Value); err == nil {
+		add(key, text)
+	}
 }
 
 func checkWritable(h *Header) error {
