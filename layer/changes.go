@@ -54,7 +54,7 @@ func Changes(ctx context.Context, src PackSource, opts ChangesOptions) ([]Change
 	defer top.close()
 	walk.tellHidden = true
 	c := &changes{kinds: make(map[string]ChangeKind)}
-	if err := walk.directory(ctx, top, c.step); err != nil {
+	if err := walk.directory(ctx, top, func(s *step) error { return c.step(ctx, s) }); err != nil {
 		return nil, err
 	}
 	return c.sorted(), nil
@@ -89,7 +89,7 @@ func (c *changes) note(path string, kind ChangeKind) {
 	}
 }
 
-func (c *changes) step(s *step) error {
+func (c *changes) step(ctx context.Context, s *step) error {
 	if s.kind != stepNode {
 		below, err := s.parent.lowerHas(s.name)
 		if below {
@@ -97,7 +97,7 @@ func (c *changes) step(s *step) error {
 		}
 		return err
 	}
-	kind, err := compare(s)
+	kind, err := compare(ctx, s)
 	if err != nil {
 		return fmt.Errorf("compare %q: %w", "/"+s.path, err)
 	}
@@ -108,7 +108,7 @@ func (c *changes) step(s *step) error {
 }
 
 // compare says how a file differs from the one below; 0: it doesn't.
-func compare(s *step) (ChangeKind, error) {
+func compare(ctx context.Context, s *step) (ChangeKind, error) {
 	if s.parent.lower == nil {
 		return Added, nil
 	}
@@ -130,7 +130,7 @@ func compare(s *step) (ChangeKind, error) {
 	if !sameMetadata(s, below) {
 		return Changed, nil
 	}
-	same, err := sameContents(s, below)
+	same, err := sameContents(ctx, s, below)
 	if err != nil || same {
 		return 0, err
 	}
@@ -154,7 +154,7 @@ func shown(xattrs []tarfile.Xattr) []tarfile.Xattr {
 }
 
 // sameContents compares two files of the same kind and size.
-func sameContents(a, b *step) (bool, error) {
+func sameContents(ctx context.Context, a, b *step) (bool, error) {
 	switch a.stat.Type() {
 	case erofs.ModeSymlink:
 		x, err := sys.ReadLinkFD(a.handle)
@@ -164,15 +164,15 @@ func sameContents(a, b *step) (bool, error) {
 		y, err := sys.ReadLinkFD(b.handle)
 		return x == y, err
 	case erofs.ModeRegular:
-		if a.marks.metacopy {
-			return true, nil
+		if a.marks.metacopy && !a.marks.redirect {
+			return true, nil // only its metadata was written
 		}
-		return sameBytes(a.handle, b.handle)
+		return sameBytes(ctx, a.contents, b.handle)
 	}
 	return true, nil
 }
 
-func sameBytes(a, b *os.File) (bool, error) {
+func sameBytes(ctx context.Context, a, b *os.File) (bool, error) {
 	x, err := sys.Reopen(a, syscall.O_RDONLY|syscall.O_NOCTTY)
 	if err != nil {
 		return false, err
@@ -185,7 +185,7 @@ func sameBytes(a, b *os.File) (bool, error) {
 	defer y.Close()
 	const piece = 64 << 10
 	p, q := make([]byte, piece), make([]byte, piece)
-	for {
+	for ctx.Err() == nil {
 		n, err := io.ReadFull(x, p)
 		m, err2 := io.ReadFull(y, q)
 		if !bytes.Equal(p[:n], q[:m]) {
@@ -198,6 +198,7 @@ func sameBytes(a, b *os.File) (bool, error) {
 			return false, errors.Join(err, err2)
 		}
 	}
+	return false, ctx.Err()
 }
 
 func isEnd(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }

@@ -50,7 +50,8 @@ type PackOptions struct {
 // directories, not by what lies below.
 //
 // The tree may be in use: what vanishes is left out, what comes may be; a file that gets shorter
-// while it is read is ErrChanged. After an error what was written is no layer.
+// while it is read is ErrChanged. After an error what was written is no layer. Sockets are left out:
+// a tar has none, and without its process one would be of no use.
 //
 // docs/format.md, "From an upper to a tar", has the rules in full.
 func Pack(ctx context.Context, w io.Writer, src PackSource, opts PackOptions) error {
@@ -60,10 +61,10 @@ func Pack(ctx context.Context, w io.Writer, src PackSource, opts PackOptions) er
 	}
 	defer top.close()
 	p := newPacker(w, opts)
-	if err := p.changedRoot(src, top); err != nil {
+	if err := p.changedRoot(ctx, src, top); err != nil {
 		return err
 	}
-	if err := walk.directory(ctx, top, p.layerStep); err != nil {
+	if err := walk.directory(ctx, top, func(s *step) error { return p.layerStep(ctx, s) }); err != nil {
 		return err
 	}
 	return p.close()
@@ -83,47 +84,47 @@ func PackTree(ctx context.Context, w io.Writer, dir *os.File, opts PackOptions) 
 		return err
 	}
 	root.path, root.parent, root.sub = ".", top, top
-	if err := p.node(root); err != nil {
+	if err := p.node(ctx, root); err != nil {
 		return err
 	}
-	if err := walk.directory(ctx, top, p.treeStep); err != nil {
+	if err := walk.directory(ctx, top, func(s *step) error { return p.node(ctx, s) }); err != nil {
 		return err
 	}
 	return p.close()
 }
 
-// changedRoot writes an entry for the root if more than its time differs from what is below: that
-// changes with every entry, and an upper's is just when it was made.
-func (p *packer) changedRoot(src PackSource, top *level) error {
+// changedRoot has the root written first if it is not as below, or else as soon as anything is:
+// overlayfs takes what its root directory is from the topmost layer alone, and a root that has no
+// entry in a layer is nobody's.
+func (p *packer) changedRoot(ctx context.Context, src PackSource, top *level) error {
 	root, err := describe(top.dir, false)
 	if err != nil {
 		return err
 	}
 	root.path, root.parent, root.sub = ".", top, top
-	if src.Lower != nil {
-		below, err := describe(top.lower, false)
-		if err != nil || sameMetadata(root, below) {
-			return err
-		}
+	if src.Lower == nil {
+		return p.node(ctx, root)
 	}
-	return p.node(root)
+	below, err := describe(top.lower, false)
+	if err != nil {
+		return err
+	}
+	sameTime := root.stat.Sec == below.stat.Sec && root.stat.Nsec == below.stat.Nsec
+	if sameTime && sameMetadata(root, below) {
+		p.root = root
+		return nil
+	}
+	return p.node(ctx, root)
 }
 
-func (p *packer) layerStep(s *step) error {
-	switch s.kind {
-	case stepHidden:
-		return nil // an opaque directory says it already
-	case stepWhiteout:
-		below, err := s.parent.lowerHas(s.name)
-		if err != nil || !below {
-			return err
-		}
-		return p.marker(s.parent.join(WhiteoutPrefix + s.name))
+func (p *packer) layerStep(ctx context.Context, s *step) error {
+	if s.kind == stepWhiteout || isSocket(s) {
+		return p.whiteout(s)
 	}
 	if strings.HasPrefix(s.name, WhiteoutPrefix) {
-		return fmt.Errorf("%q: %w", s.path, ErrReserved)
+		return fmt.Errorf("pack %q: %w", "/"+s.path, ErrReserved)
 	}
-	if err := p.node(s); err != nil {
+	if err := p.node(ctx, s); err != nil {
 		return err
 	}
 	if s.sub != nil && s.sub.hides && !s.parent.hides && s.sub.lower != nil {
@@ -132,9 +133,19 @@ func (p *packer) layerStep(s *step) error {
 	return nil
 }
 
-func (p *packer) treeStep(s *step) error { return p.node(s) }
+// whiteout says that what lies below under the name of s is gone, if there is something.
+func (p *packer) whiteout(s *step) error {
+	if s.parent.hides {
+		return nil
+	}
+	below, err := s.parent.lowerHas(s.name)
+	if err != nil || !below {
+		return err
+	}
+	return p.marker(s.parent.join(WhiteoutPrefix + s.name))
+}
 
 // marker writes an empty file whose name says it all.
 func (p *packer) marker(name string) error {
-	return p.tar.WriteHeader(&tarfile.Header{Name: name, Type: tarfile.TypeReg, Mode: 0o600})
+	return p.entry(&tarfile.Header{Name: name, Type: tarfile.TypeReg, Mode: 0o600})
 }

@@ -2,6 +2,7 @@ package layer
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -18,9 +19,11 @@ import (
 type packer struct {
 	out   *bufio.Writer
 	tar   *tarfile.Writer
+	root  *step // to be written before the first entry
 	epoch *time.Time
 	names map[identity]string // the first name of each file that has several
 	buf   []byte
+	zeros []byte // a block of a sparse file
 }
 
 // identity tells two files from each other. Files of the upper are known by what they are there,
@@ -35,7 +38,8 @@ func newPacker(w io.Writer, opts PackOptions) *packer {
 	out := bufio.NewWriterSize(w, 64<<10)
 	return &packer{
 		out: out, tar: tarfile.NewWriter(out), epoch: opts.SourceDateEpoch,
-		names: make(map[identity]string), buf: make([]byte, 256<<10),
+		names: make(map[identity]string),
+		buf:   make([]byte, 256<<10), zeros: make([]byte, sparseUnit),
 	}
 }
 
@@ -46,17 +50,33 @@ func (p *packer) close() error {
 	return p.out.Flush()
 }
 
+// entry begins an entry of the tar.
+func (p *packer) entry(h *tarfile.Header) error {
+	if root := p.root; root != nil {
+		p.root = nil
+		top := p.header(root)
+		top.Type, top.Name = tarfile.TypeDir, rootName
+		if err := p.tar.WriteHeader(top); err != nil {
+			return err
+		}
+	}
+	return p.tar.WriteHeader(h)
+}
+
+// rootName is what tar calls the directory it packs.
+const rootName = "./"
+
 // node writes the entry of a file, with its contents.
-func (p *packer) node(s *step) error {
-	if err := p.tryNode(s); err != nil {
+func (p *packer) node(ctx context.Context, s *step) error {
+	if err := p.tryNode(ctx, s); err != nil {
 		return fmt.Errorf("pack %q: %w", "/"+s.path, err)
 	}
 	return nil
 }
 
-func (p *packer) tryNode(s *step) error {
-	if s.stat.Type() == erofs.ModeSocket {
-		return nil // a tar has none, and without its process it would be of no use
+func (p *packer) tryNode(ctx context.Context, s *step) error {
+	if isSocket(s) {
+		return nil
 	}
 	h := p.header(s)
 	first, err := p.firstName(s)
@@ -64,13 +84,13 @@ func (p *packer) tryNode(s *step) error {
 		return err
 	}
 	if first != "" {
-		h.Type, h.Linkname = tarfile.TypeLink, first
-		return p.tar.WriteHeader(h)
+		h.Type, h.Linkname, h.Xattrs = tarfile.TypeLink, first, nil
+		return p.entry(h)
 	}
 	switch s.stat.Type() {
 	case erofs.ModeRegular:
 		h.Type = tarfile.TypeReg
-		return p.regular(s, h)
+		return p.regular(ctx, s, h)
 	case erofs.ModeDir:
 		h.Type, h.Name = tarfile.TypeDir, h.Name+"/"
 	case erofs.ModeSymlink:
@@ -87,7 +107,7 @@ func (p *packer) tryNode(s *step) error {
 	default:
 		return fmt.Errorf("%w: mode %#o", ErrUnsupported, s.stat.Mode)
 	}
-	return p.tar.WriteHeader(h)
+	return p.entry(h)
 }
 
 // header has what all kinds of files have. Names of owners are left out: they are a host's.
@@ -119,22 +139,18 @@ func (p *packer) firstName(s *step) (string, error) {
 }
 
 func identify(s *step) (identity, error) {
-	st := s.stat
-	merged := s.parent.plain
-	if merged && s.parent.upper != nil {
-		there, err := sys.StatAt(s.parent.upper, s.name)
-		switch {
-		case err == nil && there.Type() == st.Type():
-			st, merged = there, false
-		case err != nil && !errors.Is(err, os.ErrNotExist):
-			return identity{}, err
-		}
+	st, own, err := s.inUpper()
+	if err != nil {
+		return identity{}, err
 	}
-	return identity{merged, st.DevMajor, st.DevMinor, st.Ino}, nil
+	if !own {
+		st = s.stat
+	}
+	return identity{!own, st.DevMajor, st.DevMinor, st.Ino}, nil
 }
 
 // regular opens the file by the handle that told what it is, so never a fifo that took its place.
-func (p *packer) regular(s *step, h *tarfile.Header) error {
+func (p *packer) regular(ctx context.Context, s *step, h *tarfile.Header) error {
 	st, err := sys.StatFile(s.contents)
 	if err != nil {
 		return err
@@ -148,57 +164,50 @@ func (p *packer) regular(s *step, h *tarfile.Header) error {
 	}
 	defer f.Close()
 	h.Size = st.Size
-	ranges, err := sys.DataRanges(f, st.Size)
-	if err != nil {
+	if h.Sparse, err = p.sparse(ctx, s, f, st.Size); err != nil {
 		return err
 	}
-	if h.Sparse = segments(ranges, st.Size); h.Sparse == nil {
-		ranges = []sys.Range{{Offset: 0, Length: st.Size}}
-	} else {
-		ranges = ranges[:0]
-		for _, segment := range h.Sparse {
-			ranges = append(ranges, sys.Range(segment))
-		}
-	}
-	if err := p.tar.WriteHeader(h); err != nil {
+	if err := p.entry(h); err != nil {
 		return err
 	}
-	for _, r := range ranges {
-		n, err := io.CopyBuffer(writerOnly{p.tar}, readerOnly{io.NewSectionReader(f, r.Offset, r.Length)}, p.buf)
-		if err != nil {
+	if h.Sparse == nil {
+		return p.copy(ctx, f, tarfile.Segment{Length: st.Size})
+	}
+	for _, segment := range h.Sparse {
+		if err := p.copy(ctx, f, segment); err != nil {
 			return err
-		}
-		if n < r.Length {
-			return ErrChanged
 		}
 	}
 	return nil
 }
 
-// sparseUnit is the smallest hole that is kept. File systems find holes by their blocks, which are
-// of different sizes; with this one most agree about the same file.
-const sparseUnit = 4096
-
-// segments rounds the data of a file to sparseUnit. nil: there is no hole.
-func segments(ranges []sys.Range, size int64) []tarfile.Segment {
-	all := []tarfile.Segment{}
-	for _, r := range ranges {
-		start := r.Offset &^ (sparseUnit - 1)
-		end := min((r.Offset+r.Length+sparseUnit-1)&^(sparseUnit-1), size)
-		if last := len(all) - 1; last >= 0 && all[last].Offset+all[last].Length >= start {
-			all[last].Length = end - all[last].Offset
-			continue
-		}
-		all = append(all, tarfile.Segment{Offset: start, Length: end - start})
-	}
-	if size < sparseUnit || len(all) == 1 && all[0].Length == size {
-		return nil
-	}
-	return all
+func (p *packer) copy(ctx context.Context, f *os.File, segment tarfile.Segment) error {
+	return p.read(ctx, f, segment, func(_ int64, piece []byte) error {
+		_, err := p.tar.Write(piece)
+		return err
+	})
 }
 
-// These keep io.CopyBuffer to its buffer.
-type (
-	writerOnly struct{ io.Writer }
-	readerOnly struct{ io.Reader }
-)
+// read gives each piece of a segment, with its offset in the file. Pieces end with the segment, or
+// at multiples of the buffer's size.
+func (p *packer) read(ctx context.Context, f *os.File, segment tarfile.Segment, each func(at int64, piece []byte) error) error {
+	for at, end := segment.Offset, segment.Offset+segment.Length; at < end; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		room := int64(len(p.buf))
+		piece := p.buf[:min(room-at%room, end-at)]
+		n, err := f.ReadAt(piece, at)
+		if errors.Is(err, io.EOF) && n < len(piece) {
+			return ErrChanged
+		}
+		if err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		if err := each(at, piece); err != nil {
+			return err
+		}
+		at += int64(n)
+	}
+	return nil
+}

@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"slices"
 	"strings"
 	"syscall"
 
+	"github.com/tarnfs/tarn/erofs"
 	"github.com/tarnfs/tarn/internal/sys"
 	"github.com/tarnfs/tarn/layer/tarfile"
 )
@@ -128,11 +130,10 @@ func setOf(paths []string) map[string]bool {
 
 // directory calls visit for every name in l and below.
 func (w *walk) directory(ctx context.Context, l *level, visit func(*step) error) error {
-	names, err := l.dir.Readdirnames(-1)
+	names, err := sortedNames(l.dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) { // it may have been removed meanwhile
 		return fmt.Errorf("read directory %q: %w", "/"+l.path, err)
 	}
-	slices.Sort(names)
 	for _, name := range names {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -149,6 +150,21 @@ func (w *walk) directory(ctx context.Context, l *level, visit func(*step) error)
 	return nil
 }
 
+// sortedNames reads a directory that was just opened. One that has more names than a layer may have
+// is an error, so that nobody fills the memory with them.
+func sortedNames(dir *os.File) ([]string, error) {
+	most := tarfile.Limits{}.WithDefaults().Entries
+	names, err := dir.Readdirnames(most + 1)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	if err == nil && len(names) > most {
+		err = fmt.Errorf("%w: more than %d names", ErrLimit, most)
+	}
+	slices.Sort(names)
+	return names, err
+}
+
 // hidden visits the names below that have none in l any more.
 func (w *walk) hidden(l *level, present []string, visit func(*step) error) error {
 	entries, err := sys.OpenEntries(l.lower)
@@ -156,11 +172,10 @@ func (w *walk) hidden(l *level, present []string, visit func(*step) error) error
 		return err
 	}
 	defer entries.Close()
-	names, err := entries.Readdirnames(-1)
+	names, err := sortedNames(entries)
 	if err != nil {
 		return fmt.Errorf("read directory %q of the layers below: %w", "/"+l.path, err)
 	}
-	slices.Sort(names)
 	for _, name := range names {
 		if _, still := slices.BinarySearch(present, name); still || w.exclude[l.join(name)] {
 			continue
@@ -192,9 +207,6 @@ func (w *walk) name(ctx context.Context, s *step, visit func(*step) error) error
 	found.name, found.path, found.parent = s.name, s.path, l
 	s = found
 	if !l.plain && isWhiteout(s) {
-		if l.hides {
-			return nil // there is nothing to hide
-		}
 		s.kind = stepWhiteout
 		return visit(s)
 	}
@@ -215,9 +227,27 @@ func (w *walk) name(ctx context.Context, s *step, visit func(*step) error) error
 	return w.directory(ctx, s.sub, visit)
 }
 
+func isSocket(s *step) bool { return s.stat.Type() == erofs.ModeSocket }
+
 func isWhiteout(s *step) bool {
 	return s.stat.IsWhiteout() ||
 		s.parent.xwhiteouts && s.marks.whiteout && s.stat.IsRegular() && s.stat.Size == 0
+}
+
+// inUpper gives what the upper has of a file, and whether it has it: what the merged view shows may
+// come from below alone.
+func (s *step) inUpper() (sys.Stat, bool, error) {
+	switch {
+	case !s.parent.plain:
+		return s.stat, true, nil
+	case s.parent.upper == nil:
+		return sys.Stat{}, false, nil
+	}
+	st, err := sys.StatAt(s.parent.upper, s.name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return sys.Stat{}, false, nil
+	}
+	return st, err == nil && st.Type() == s.stat.Type(), err
 }
 
 // enter makes the level of a directory, or nil if it is gone.
@@ -295,7 +325,7 @@ func isNoDirectory(err error) bool {
 type marks struct {
 	opaque     bool // a directory that hides what is below
 	xwhiteouts bool // a directory whose whiteouts may have the attribute "whiteout"
-	redirect   bool // a directory that was renamed
+	redirect   bool // a directory, or a file with metacopy, that had another name below
 	metacopy   bool // a file whose contents are still below
 	whiteout   bool
 }
