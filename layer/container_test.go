@@ -3,9 +3,6 @@ package layer_test
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,7 +20,7 @@ import (
 type box struct {
 	t      testing.TB
 	home   string
-	driver rootfs.Driver
+	driver string
 	lowers []*os.File // the topmost first
 	upper  *os.File
 	work   *os.File
@@ -45,10 +42,7 @@ func newBox(t testing.TB, driver, base string) *box {
 func newShelf(t testing.TB, driver string) *box {
 	t.Helper()
 	testenv.RequireErofsFile(t)
-	home := testenv.TempDir(t)
-	d, err := rootfs.NewDriver(driver, filepath.Join(home, "run"))
-	require.NoError(t, err)
-	return &box{t: t, home: home, driver: d}
+	return &box{t: t, home: testenv.TempDir(t), driver: driver}
 }
 
 func (b *box) open() {
@@ -104,32 +98,10 @@ func (b *box) view(lowers ...*os.File) *os.File {
 	return view
 }
 
-// mountLayer keeps a tar as a layer and has the driver give its tree.
+// mountLayer gives the tree of a layer's tar.
 func (b *box) mountLayer(tarPath string) *os.File {
 	b.t.Helper()
-	tar, err := os.Open(tarPath)
-	require.NoError(b.t, err)
-	defer tar.Close()
-	sum := sha256.New()
-	_, err = io.Copy(sum, tar)
-	require.NoError(b.t, err)
-	id := hex.EncodeToString(sum.Sum(nil))
-	dir := filepath.Join(b.home, "layers", id)
-	require.NoError(b.t, os.MkdirAll(dir, 0o700))
-	l := rootfs.Layer{DiffID: "sha256:" + id, Dir: dir, Tar: tarPath, Index: filepath.Join(dir, "index.erofs")}
-	_, err = tar.Seek(0, io.SeekStart)
-	require.NoError(b.t, err)
-	tree, err := layer.Scan(tar, layer.Limits{})
-	require.NoError(b.t, err)
-	index, err := os.OpenFile(l.Index, os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
-	require.NoError(b.t, err)
-	defer index.Close()
-	_, err = tree.WriteIndex(index, tar)
-	require.NoError(b.t, err)
-	f, err := b.driver.Mount(b.t.Context(), l)
-	require.NoError(b.t, err)
-	b.closeLater(f)
-	return f
+	return mountLayer(b.t, b.driver, storeLayer(b.t, tarPath))
 }
 
 // sh has a shell do something in the container's root.

@@ -78,7 +78,7 @@ func TestPackExcludes(t *testing.T) {
 	data, err := packBytes(t.Context(), b.source(), layer.PackOptions{Exclude: opts})
 	require.NoError(t, err)
 	var names []string
-	for _, h := range entriesOf(t, b.keep(data)) {
+	for _, h := range tarEntries(t, b.keep(data)) {
 		names = append(names, h.Name)
 	}
 	require.Equal(t, []string{"./", "datax/", "dir/", "etc/", "etc/other"}, names)
@@ -94,7 +94,7 @@ func TestPackClampsTimes(t *testing.T) {
 	data, err := packBytes(t.Context(), b.source(), layer.PackOptions{SourceDateEpoch: &epoch})
 	require.NoError(t, err)
 	times := map[string]time.Time{}
-	for _, h := range entriesOf(t, b.keep(data)) {
+	for _, h := range tarEntries(t, b.keep(data)) {
 		times[h.Name] = time.Unix(h.Sec, int64(h.Nsec))
 	}
 	require.Equal(t, map[string]time.Time{"./": epoch, "old": time.Unix(1_500_000_000, 5e8), "new": epoch, "link": epoch}, times)
@@ -227,7 +227,7 @@ func TestPackTree(t *testing.T) {
 			path := b.keep(buf.Bytes())
 			testenv.ExtractTar(t, path, out)
 			require.Greater(t, treecmp.Equal(t, b.path, out, treecmp.Options{}), 30)
-			for _, h := range entriesOf(t, path) {
+			for _, h := range tarEntries(t, path) {
 				require.Less(t, h.PackedSize, int64(1<<20), "%s: its holes were stored", h.Name)
 			}
 			var again bytes.Buffer
@@ -244,7 +244,7 @@ func TestPackTree(t *testing.T) {
 func TestPackOfALongDirectory(t *testing.T) {
 	b := newBox(t, rootfs.Erofs, emptyBase(t))
 	b.sh(`mkdir n; cd n; seq 3000 | xargs touch; cd ..; mv n m; rm m/77`)
-	entries := entriesOf(t, b.pack(b.source()))
+	entries := tarEntries(t, b.pack(b.source()))
 	require.Len(t, entries, 1+1+2999)
 	for i := range len(entries) - 1 {
 		require.Less(t, strings.TrimPrefix(entries[i].Name, "./"), entries[i+1].Name)

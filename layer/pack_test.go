@@ -134,7 +134,7 @@ func TestPackRoundTrip(t *testing.T) {
 				b.sh(changes[name])
 				packed := b.pack(b.source())
 				stack := b.lowers
-				if len(entriesOf(t, packed)) > 0 { // else there is no layer
+				if len(tarEntries(t, packed)) > 0 { // else there is no layer
 					stack = slices.Insert(slices.Clone(stack), 0, b.mountLayer(packed))
 				}
 				requireSameTree(t, b.path, b.show(b.view(stack...)), packed)
@@ -157,7 +157,7 @@ func requireSameTree(t *testing.T, want, got, packed string) {
 	found, err := treecmp.Read(got, treecmp.Options{})
 	require.NoError(t, err)
 	own := make(map[string]bool)
-	for _, h := range entriesOf(t, packed) {
+	for _, h := range tarEntries(t, packed) {
 		own[path.Clean(h.Name)] = true
 	}
 	for name, e := range wanted {
@@ -178,7 +178,7 @@ func requireSameTree(t *testing.T, want, got, packed string) {
 
 func requireSameTar(t *testing.T, want, got string) {
 	t.Helper()
-	a, b := entriesOf(t, want), entriesOf(t, got)
+	a, b := tarEntries(t, want), tarEntries(t, got)
 	require.Equal(t, a, b)
 	x, err := os.ReadFile(want)
 	require.NoError(t, err)
@@ -187,8 +187,8 @@ func requireSameTar(t *testing.T, want, got string) {
 	require.True(t, bytes.Equal(x, y), "the same entries, but not the same bytes")
 }
 
-// entriesOf lists a tar's headers, to be read by people.
-func entriesOf(t testing.TB, path string) []tarfile.Header {
+// tarEntries lists a tar's headers, to be read by people.
+func tarEntries(t testing.TB, path string) []tarfile.Header {
 	t.Helper()
 	f, err := os.Open(path)
 	require.NoError(t, err)
@@ -226,7 +226,7 @@ func (b *box) packExtracted(packed string) string {
 	require.NoError(b.t, err)
 	defer tar.Close()
 	require.NoError(b.t, layer.Extract(b.t.Context(), tar, upper, layer.ExtractOptions{}))
-	entries := entriesOf(b.t, packed)
+	entries := tarEntries(b.t, packed)
 	if len(entries) == 0 {
 		require.NoError(b.t, rootfs.PrepareUpper(upper, b.lowers))
 	}
@@ -314,7 +314,7 @@ func TestPackKeepsHoles(t *testing.T) {
 		truncate -s 4M many; for i in {0..499}; do echo $i | dd of=many bs=8192 seek=$i conv=notrunc status=none; done`)
 	for range 2 {
 		stored := map[string]int64{}
-		for _, h := range entriesOf(t, b.pack(b.source())) {
+		for _, h := range tarEntries(t, b.pack(b.source())) {
 			if h.Type == tarfile.TypeReg {
 				stored[h.Name] = h.PackedSize
 			}
