@@ -222,9 +222,7 @@ func (b *box) packStopped() string {
 func (b *box) packExtracted(packed string) string {
 	b.t.Helper()
 	upper := b.mkdir("again")
-	tar, err := os.Open(packed)
-	require.NoError(b.t, err)
-	defer tar.Close()
+	tar := plain(b.t, openFile(b.t, packed))
 	require.NoError(b.t, layer.Extract(b.t.Context(), tar, upper, layer.ExtractOptions{}))
 	entries := tarEntries(b.t, packed)
 	if len(entries) == 0 {
