@@ -49,6 +49,9 @@ func Open(opts Options) (*Engine, error) {
 	return &Engine{Store: s, Driver: driver}, nil
 }
 
+// Drivers lists the names of storage drivers.
+func Drivers() []string { return []string{rootfs.Auto, rootfs.Erofs, rootfs.Dirs} }
+
 // driverLayer says where a layer is, in the driver's terms.
 func driverLayer(l store.Layer) rootfs.Layer {
 	return rootfs.Layer{DiffID: string(l.DiffID), Dir: l.Dir(), Open: l.OpenTar}

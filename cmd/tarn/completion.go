@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -55,6 +56,17 @@ func complete(most int, list func(cmd *cobra.Command) ([]string, error)) complet
 		// What stands there already is not wanted twice.
 		names = slices.DeleteFunc(names, func(name string) bool { return slices.Contains(args, name) })
 		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// suggest completes a flag's value by words. One that ends in "=" is to be continued.
+func suggest(cmd *cobra.Command, flag string, words ...string) {
+	directive := cobra.ShellCompDirectiveNoFileComp
+	if slices.ContainsFunc(words, func(word string) bool { return strings.HasSuffix(word, "=") }) {
+		directive |= cobra.ShellCompDirectiveNoSpace
+	}
+	if err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, directive)); err != nil {
+		panic(err) // there is no such flag
 	}
 }
 

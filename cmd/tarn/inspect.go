@@ -57,6 +57,7 @@ upper, title, pad, truncate, println, and those of Go's own.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&kind, "type", engine.KindAny, "`kind` of what is described: container or image")
+	suggest(cmd, "type", engine.KindContainer, engine.KindImage)
 	flags.StringVarP(&text, "format", "f", "", "print each by a Go `template`; 'json' for one line of JSON")
 	return cmd
 }

@@ -96,6 +96,8 @@ Fields for --format: .ID .Image .Command .CreatedAt .RunningFor .Status .State .
 	flags.IntVarP(&last, "last", "n", 0, "list the newest `number` only, whether they run or not")
 	flags.BoolVarP(&size, "size", "s", false, "print how much they have written")
 	flags.StringArrayVarP(&filters, "filter", "f", nil, "list only containers with `KEY=VALUE`; the same key again is an alternative")
+	suggest(cmd, "filter", "id=", "name=", "status=created", "status=running", "status=exited", "status=damaged",
+		"exited=", "label=", "ancestor=", "volume=")
 	return cmd
 }
 

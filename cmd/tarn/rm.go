@@ -15,7 +15,8 @@ func newRmCmd(a *app) *cobra.Command {
 		Use:     "rm [flags] CONTAINER...",
 		GroupID: groupContainers,
 		Short:   "Remove containers",
-		Long: `Remove containers with all that they have written. One that runs is not removed without --force.
+		Long: `Remove containers with all that they have written. One that runs is not removed without
+--force.
 
 Volumes stay. With --volumes those go that were made for the container and have no name.`,
 		Example: `  tarn rm work

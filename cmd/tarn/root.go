@@ -57,6 +57,7 @@ outlive a reboot lie below --run.`,
 	flags.StringVar(&a.options.Run, "run", "", "`directory` of mounts (default $TARN_RUN, or /run/tarn)")
 	flags.StringVar(&a.options.Driver, "storage-driver", "",
 		"how layers are mounted: auto, erofs or dirs (default $TARN_STORAGE_DRIVER, or auto)")
+	suggest(root, "storage-driver", engine.Drivers()...)
 	root.AddGroup(
 		&cobra.Group{ID: groupContainers, Title: "Containers:"},
 		&cobra.Group{ID: groupImages, Title: "Images:"},
@@ -78,6 +79,9 @@ outlive a reboot lie below --run.`,
 		newVersionCmd(a),
 		newCompletionCmd(),
 	)
+	for _, cmd := range root.Commands() {
+		cmd.DisableFlagsInUseLine = true // those that have any say so themselves
+	}
 	return root
 }
 

@@ -54,6 +54,7 @@ when it is not there, else the command's: 128 and the number of a signal that en
 		"mount `[SOURCE:]DEST[:OPTIONS]`: a path of the host, or a volume by its name, or a new one")
 	flags.StringArrayVar(&opts.Tmpfs, "tmpfs", nil, "mount an empty file system in memory: `DEST[:OPTIONS]`")
 	flags.StringVar(&opts.Network, "network", engine.NetworkNone, "`network`: none or host")
+	suggest(cmd, "network", engine.NetworkNone, engine.NetworkHost)
 	flags.StringArrayVar(&opts.SecurityOpt, "security-opt", nil, "`option`: no-new-privileges, seccomp=unconfined or seccomp=FILE")
 	flags.BoolVar(&opts.ReadOnly, "read-only", false, "the root file system cannot be written")
 	flags.BoolVar(&opts.Remove, "rm", false, "remove the container when it ends")
