@@ -69,7 +69,8 @@ func (f *layerFetch) pin(ctx context.Context) (there bool, err error) {
 	if err := f.pins.Add(lock, f.diffID, f.want.Digest); err != nil {
 		return false, err
 	}
-	there = f.engine.Store.HasLayer(f.diffID) && (f.want.Digest == f.diffID || f.engine.Store.HasBlob(f.want.Digest))
+	there = f.engine.Store.HasLayer(f.diffID) && (f.want.Digest == f.diffID ||
+		f.engine.Store.HasBlob(f.want.Digest) || f.engine.reproducible(f.want.Digest, f.diffID))
 	if there {
 		f.tell(Exists)
 	}

@@ -55,7 +55,7 @@ func (e *Engine) publishNew(ctx context.Context, names []image.Reference, config
 		return "", err
 	}
 	img, err := e.publish(ctx, &draft{
-		config: raw, manifest: manifest, names: names, layers: config.RootFS.DiffIDs, staged: staged,
+		config: raw, manifest: manifest, made: true, names: names, layers: config.RootFS.DiffIDs, staged: staged,
 	})
 	return img.ID, err
 }

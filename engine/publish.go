@@ -19,6 +19,7 @@ type draft struct {
 	manifest  []byte
 	index     []byte            // that the manifest was chosen from, if it was
 	names     []image.Reference // without any, the image is kept without a name
+	made      bool              // the manifest is of our making
 	exactName string            // a canonical name with tag or digest, instead of names
 	layers    []image.Digest    // all that it needs
 	staged    []*stagedLayer    // those of them that are not in the store
@@ -56,7 +57,7 @@ func (e *Engine) publishLocked(lock *store.Lock, d *draft) (store.Image, error) 
 	if err != nil {
 		return store.Image{}, err
 	}
-	img := store.Image{Manifest: manifest, ID: id, Created: time.Now().UTC()}
+	img := store.Image{Manifest: manifest, ID: id, Made: d.made, Created: time.Now().UTC()}
 	if d.index != nil {
 		if img.Index, err = e.Store.PutBlob(lock, d.index); err != nil {
 			return store.Image{}, err

@@ -61,8 +61,12 @@ func (h *host) RoundTrip(req *http.Request) (*http.Response, error) {
 	if h.userAgent != "" {
 		req.Header.Set("User-Agent", h.userAgent)
 	}
-	if req.URL.Host != h.name || !h.insecure {
+	switch {
+	case req.URL.Host != h.name:
 		return h.base.RoundTrip(req)
+	case !h.insecure:
+		// A registry behind a proxy may give addresses without TLS for what is to have it.
+		return h.base.RoundTrip(withScheme(req, schemeHTTPS))
 	}
 	if scheme := h.scheme.Load(); scheme != nil {
 		return h.base.RoundTrip(withScheme(req, *scheme))

@@ -26,6 +26,8 @@ type Image struct {
 	// Index is the digest of the index that Manifest was chosen from, a blob, if the image was pulled
 	// from one: what the name means in the registry.
 	Index image.Digest `json:"index,omitempty"`
+	// Made says that the manifest was made here, so that it is for a push to choose how layers are compressed.
+	Made bool `json:"made,omitempty"`
 	// ID is the digest of the image's config, a blob.
 	ID image.Digest `json:"id"`
 	// Created is when the name was given. UTC.

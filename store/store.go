@@ -52,6 +52,7 @@ const (
 	dirPins       = "pins"
 	dirEntries    = "entries"
 	dirRemnants   = "remnants" // made by the first removal that leaves one
+	dirRecipes    = "recipes"
 	fileVersion   = "version"
 	fileLock      = "lock"
 	fileNamesLock = "names.lock"
@@ -122,7 +123,7 @@ func (s *Store) refuseStrangers() error {
 	}
 	for _, entry := range entries {
 		switch name := entry.Name(); name {
-		case dirTmp, dirBlobs, dirLayers, dirImages, dirContainers, dirNames, dirInit, dirVolumes, dirPartial, dirPins, dirEntries, dirRemnants, fileVersion, fileLock, fileNamesLock, "lost+found":
+		case dirTmp, dirBlobs, dirLayers, dirImages, dirContainers, dirNames, dirInit, dirVolumes, dirPartial, dirPins, dirRecipes, dirEntries, dirRemnants, fileVersion, fileLock, fileNamesLock, "lost+found":
 		default:
 			if !atomicfile.IsTemp(name) {
 				return fmt.Errorf("%w: the directory holds other files (%q)", ErrFormat, name)

@@ -62,7 +62,7 @@ func (s *Store) Sweep(lock *Lock, release func(Layer) error) (Swept, error) {
 	}
 	blobs, err := s.sweepBlobs(refs)
 	swept.Blobs = blobs
-	errs = append(errs, err, s.sweepInit(refs), s.CollectLeftovers())
+	errs = append(errs, err, s.sweepInit(refs), s.sweepRecipes(), s.CollectLeftovers())
 	if err := errors.Join(errs...); err != nil {
 		return swept, fmt.Errorf("sweep: %w", err)
 	}

@@ -76,6 +76,7 @@ outlive a reboot lie below --run.`,
 		newMountCmd(a),
 		newUmountCmd(a),
 		newPullCmd(a),
+		newPushCmd(a),
 		newVersionCmd(a),
 		newCompletionCmd(),
 	)
