@@ -27,7 +27,7 @@ func bytesContent(d image.Descriptor, data []byte) content {
 }
 
 // fileContent is a file that is there in full.
-func fileContent(d image.Descriptor, open func() (*os.File, error)) registry.Content {
+func fileContent[F io.ReadSeekCloser](d image.Descriptor, open func() (F, error)) registry.Content {
 	return registry.Content{
 		Size: d.Size,
 		Open: func(offset int64) (io.ReadCloser, error) {
