@@ -53,18 +53,18 @@ func (s *spool) finish(err error) {
 }
 
 // wait waits until there is more than offset, or no more to come.
-func (s *spool) wait(offset int64) (size int64, done bool, err error) {
+func (s *spool) wait(offset int64) (size int64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for s.size <= offset && !s.done {
 		s.grown.Wait()
 	}
-	return s.size, s.done, s.failure
+	return s.size, s.failure
 }
 
 // digest waits for the end and gives what the whole is.
 func (s *spool) digest() (image.Digest, int64, error) {
-	size, _, err := s.wait(1<<63 - 1)
+	size, err := s.wait(1<<63 - 1)
 	if err != nil {
 		return "", 0, err
 	}
@@ -81,7 +81,7 @@ type spoolReader struct {
 
 // Read implements io.Reader.
 func (r *spoolReader) Read(p []byte) (int, error) {
-	size, _, err := r.spool.wait(r.offset)
+	size, err := r.spool.wait(r.offset)
 	if err != nil {
 		return 0, err
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -84,12 +85,7 @@ func TestUpload(t *testing.T) {
 	_, _ = rand.Read(big)
 	lose := func(requests ...int) func(int, http.ResponseWriter, *http.Request) bool {
 		return func(n int, _ http.ResponseWriter, _ *http.Request) bool {
-			for _, r := range requests {
-				if n == r {
-					return true
-				}
-			}
-			return false
+			return slices.Contains(requests, n)
 		}
 	}
 	for name, tc := range map[string]struct {
