@@ -127,19 +127,19 @@ func TestTagAndRemove(t *testing.T) {
 	require.Len(t, report.RepoDigests, 2)
 	require.Contains(t, report.GraphDriver.Data["LowerDir"], "/layers/"+report.RootFS.Layers[0].Hex())
 
-	_, err = e.RemoveImage(t.Context(), id.Short(), false)
+	_, err = e.RemoveImage(t.Context(), id.Short(), engine.RemoveImageOptions{})
 	require.ErrorIs(t, err, engine.ErrImageInUse, "two names")
-	removed, err := e.RemoveImage(t.Context(), "one", false)
+	removed, err := e.RemoveImage(t.Context(), "one", engine.RemoveImageOptions{})
 	require.NoError(t, err)
 	require.Equal(t, &engine.Removed{Untagged: []string{"one:latest"}}, removed)
-	removed, err = e.RemoveImage(t.Context(), "two:v2", false)
+	removed, err = e.RemoveImage(t.Context(), "two:v2", engine.RemoveImageOptions{})
 	require.NoError(t, err)
 	require.Equal(t, []string{"two:v2"}, removed.Untagged)
 	require.Equal(t, []image.Digest{id, report.RootFS.Layers[0]}, removed.Deleted)
 	for _, dir := range []string{"layers", "images", "blobs/sha256", "tmp"} {
 		requireEmpty(t, e, dir)
 	}
-	_, err = e.RemoveImage(t.Context(), "two:v2", true)
+	_, err = e.RemoveImage(t.Context(), "two:v2", engine.RemoveImageOptions{Force: true})
 	require.ErrorIs(t, err, engine.ErrNoImage)
 }
 
@@ -154,15 +154,15 @@ func TestRemoveImageOfAContainer(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, lock.Unlock())
 
-	_, err = e.RemoveImage(t.Context(), "one", false)
+	_, err = e.RemoveImage(t.Context(), "one", engine.RemoveImageOptions{})
 	require.ErrorIs(t, err, engine.ErrImageInUse)
 	require.ErrorContains(t, err, "tarn rm web")
-	removed, err := e.RemoveImage(t.Context(), "one", true)
+	removed, err := e.RemoveImage(t.Context(), "one", engine.RemoveImageOptions{Force: true})
 	require.NoError(t, err)
 	require.Empty(t, removed.Deleted)
 	require.True(t, e.Store.HasLayer(img.Config.RootFS.DiffIDs[0]), "the container needs it")
 	require.NoError(t, e.Store.RemoveContainer(c))
-	removed, err = e.RemoveImage(t.Context(), img.ID.Short(), false)
+	removed, err = e.RemoveImage(t.Context(), img.ID.Short(), engine.RemoveImageOptions{})
 	require.NoError(t, err)
 	require.Equal(t, []image.Digest{img.ID, img.Config.RootFS.DiffIDs[0]}, removed.Deleted)
 }

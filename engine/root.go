@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 
@@ -23,6 +24,9 @@ func (l lowers) close() {
 
 // openLowers has the driver make the layers available. The caller closes them.
 func (e *Engine) openLowers(ctx context.Context, config *image.Config) (lowers, error) {
+	if os.Geteuid() != 0 {
+		return nil, fmt.Errorf("mount layers: %w", os.ErrPermission) // before anything is tried
+	}
 	dirs := make(lowers, 0, len(config.RootFS.DiffIDs)+1) // room for an init layer
 	for _, diffID := range slices.Backward(config.RootFS.DiffIDs) {
 		l, err := e.Store.Layer(diffID)

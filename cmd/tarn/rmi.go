@@ -10,13 +10,14 @@ import (
 )
 
 func newRmiCmd(a *app) *cobra.Command {
-	var force bool
+	var opts engine.RemoveImageOptions
 	cmd := &cobra.Command{
 		Use:     "rmi [flags] IMAGE...",
 		GroupID: groupImages,
 		Short:   "Remove names of images, and images",
 		Long: `Remove names of images. With its last name an image goes, with the layers that no other
-image needs. Named by its ID, an image goes if it has one name only.
+image needs, and with images without a name that only it was made from. Named by its ID, an
+image goes if it has one name only.
 
 An image that a container uses stays. With --force it loses its names, and is kept without
 one until the container is gone.`,
@@ -30,8 +31,8 @@ one until the container is gone.`,
 				return err
 			}
 			return each(cmd, args, func(name string) error {
-				removed, err := e.RemoveImage(cmd.Context(), name, force)
-				if force && errors.Is(err, engine.ErrNoImage) {
+				removed, err := e.RemoveImage(cmd.Context(), name, opts)
+				if opts.Force && errors.Is(err, engine.ErrNoImage) {
 					complain(cmd.ErrOrStderr(), err)
 					return nil // it is as it should be
 				}
@@ -48,6 +49,8 @@ one until the container is gone.`,
 		},
 		ValidArgsFunction: complete(-1, a.imageNames),
 	}
-	cmd.Flags().BoolVarP(&force, "force", "f", false, "remove all names of an ID, and those of an image in use; one that is not there is no failure")
+	flags := cmd.Flags()
+	flags.BoolVarP(&opts.Force, "force", "f", false, "remove all names of an ID, and those of an image in use; one that is not there is no failure")
+	flags.BoolVar(&opts.NoPrune, "no-prune", false, "leave the images without a name that only it was made from")
 	return cmd
 }

@@ -56,7 +56,7 @@ outlive a reboot lie below --run.`,
 	flags.StringVar(&a.options.Root, "root", "", "`directory` of the store (default $TARN_ROOT, or /var/lib/tarn)")
 	flags.StringVar(&a.options.Run, "run", "", "`directory` of mounts (default $TARN_RUN, or /run/tarn)")
 	flags.StringVar(&a.options.Driver, "storage-driver", "",
-		"how layers are mounted: auto, erofs or dirs (default $TARN_STORAGE_DRIVER, or auto)")
+		"`driver` that mounts layers: auto, erofs or dirs (default $TARN_STORAGE_DRIVER, or auto)")
 	suggest(root, "storage-driver", engine.Drivers()...)
 	root.AddGroup(
 		&cobra.Group{ID: groupContainers, Title: "Containers:"},
