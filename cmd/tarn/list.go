@@ -1,9 +1,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 
@@ -90,7 +92,12 @@ func each(cmd *cobra.Command, names []string, do func(name string) error) error 
 
 // complain prints an error on one line, with the program's name.
 func complain(w io.Writer, err error) {
-	if message := oneLine(err); message != "" {
-		fmt.Fprintln(w, "tarn: "+message)
+	message := oneLine(err)
+	if message == "" {
+		return
 	}
+	if errors.Is(err, os.ErrPermission) && os.Geteuid() != 0 {
+		message += " (tarn needs root: try sudo)"
+	}
+	fmt.Fprintln(w, "tarn: "+message)
 }

@@ -35,9 +35,6 @@ func run() int {
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		err = fmt.Errorf("%s: %w", cmd.Name(), context.Cause(ctx)) // which signal it was
 	}
-	if errors.Is(err, os.ErrPermission) && os.Geteuid() != 0 {
-		err = fmt.Errorf("%w (tarn needs root: try sudo)", err)
-	}
 	complain(os.Stderr, err)
 	return status
 }
