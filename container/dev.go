@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -55,6 +56,33 @@ func fillDev(dev *os.File) error {
 		if err := sys.MakeSymlink(dev, l[0], l[1]); err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("/dev: %w", err)
 		}
+	}
+	return nil
+}
+
+// finishDev fills /dev if that is none of the mounts, makes the devices of the specification, and
+// makes /dev read-only if it is to be.
+func (t *tree) finishDev() error {
+	if t.dev == nil {
+		dev, err := mountPoint(t.root, "/dev", directory)
+		if err != nil {
+			return err
+		}
+		t.dev = t.keep(dev)
+	}
+	if !t.filled {
+		if err := fillDev(t.dev); err != nil {
+			return err
+		}
+	}
+	for _, d := range t.spec.Linux.Devices {
+		if err := addDevice(t.root, d); err != nil {
+			return err
+		}
+	}
+	i := slices.IndexFunc(t.mounts, func(m mount) bool { return m.dest == "/dev" && !m.options.bind })
+	if i >= 0 && t.mounts[i].options.set&sys.AttrReadOnly != 0 {
+		return sys.SetMountAttr(t.dev, false, sys.AttrReadOnly, 0, 0)
 	}
 	return nil
 }
