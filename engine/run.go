@@ -61,33 +61,21 @@ func (e *Engine) Run(ctx context.Context, opts RunOptions) (status int, err erro
 	if err != nil {
 		return 0, err
 	}
-<<<<<<< HEAD
-	process, err := e.start(ctx, c, config, streams)
+	process, lock, err := e.start(ctx, l, streams)
 	// The container is to be cleaned up even if this is interrupted.
 	cleanup := context.WithoutCancel(ctx)
 	if err != nil {
 		state := ContainerState{Status: StatusCreated, ExitCode: container.ExitCode(err), Error: err.Error()}
-		return 0, errors.Join(err, e.finish(cleanup, c, state))
-=======
-	process, lock, err := e.start(ctx, l, streams)
-	// From here on the container is to be cleaned up, even if this was interrupted.
-	ctx, interrupted := context.WithoutCancel(ctx), ctx
-	if err != nil {
-		state := ContainerState{Status: StatusCreated, ExitCode: container.ExitCode(err), Error: err.Error()}
-		return 0, errors.Join(err, l.made.Close(), e.finish(ctx, l.Container, state))
->>>>>>> 3b0ee6a (container: make what needs no root while the root is got ready; fork without copying memory)
+		return 0, errors.Join(err, l.made.Close(), e.finish(cleanup, l.Container, state))
 	}
 	// The container does not wait for its record, nor, if it is short, the record for its end.
 	recorded := make(chan error, 1)
 	go func() { recorded <- l.recordStart(process, lock) }()
-	status, err = streams.serve(interrupted, process)
+	status, err = streams.serve(ctx, process)
 	err = errors.Join(err, <-recorded)
 	state := l.State
 	state.Status, state.Process, state.ExitCode, state.FinishedAt = StatusExited, processID{}, status, time.Now().UTC()
-<<<<<<< HEAD
-	return status, errors.Join(err, e.finish(cleanup, c, state))
-=======
-	return status, errors.Join(err, e.finish(ctx, l.Container, state))
+	return status, errors.Join(err, e.finish(cleanup, l.Container, state))
 }
 
 // launch is a container on its way from a name to a process.
@@ -97,7 +85,6 @@ type launch struct {
 	security security
 	spec     *specs.Spec          // without the user, who is found in the root file system
 	made     *container.Container // being made from it
->>>>>>> 3b0ee6a (container: make what needs no root while the root is got ready; fork without copying memory)
 }
 
 // ExitStatus gives the exit status that stands for an error of Run, as Docker has it: 127 if the
@@ -239,10 +226,6 @@ func (l *launch) startProcess(ctx context.Context, root *os.File, streams *attac
 	if err := streams.prepare(l.spec, &cfg); err != nil {
 		return nil, err
 	}
-<<<<<<< HEAD
-	// A signal that comes now is for the container: a moment later it would be passed on.
-	return container.Start(context.WithoutCancel(ctx), cfg)
-=======
 	return l.made.Start(ctx, cfg)
 }
 
@@ -269,7 +252,6 @@ func ignoreDone(err error) error {
 		return nil
 	}
 	return err
->>>>>>> 3b0ee6a (container: make what needs no root while the root is got ready; fork without copying memory)
 }
 
 // finish records how a container ended, or removes it.
