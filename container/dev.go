@@ -32,8 +32,12 @@ func defaultDevices() []device {
 // has.
 func devLinks() [][2]string {
 	return [][2]string{
-		{"fd", "/proc/self/fd"}, {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"}, {"stderr", "/proc/self/fd/2"},
-		{"core", "/proc/kcore"}, {"ptmx", "pts/ptmx"},
+		{"fd", "/proc/self/fd"},
+		{"stdin", "/proc/self/fd/0"},
+		{"stdout", "/proc/self/fd/1"},
+		{"stderr", "/proc/self/fd/2"},
+		{"core", "/proc/kcore"},
+		{"ptmx", "pts/ptmx"},
 	}
 }
 
@@ -120,7 +124,7 @@ func addDevice(root *os.File, d specs.LinuxDevice) error {
 	if err != nil {
 		return fmt.Errorf("device %s: %w", d.Path, err)
 	}
-	defer parent.Close() //nolint:errcheck // O_PATH
+	defer parent.Close()
 	name := path.Base(d.Path)
 	err = sys.MakeNode(parent, name, mode|uint32(perm), uint32(d.Major), uint32(d.Minor))
 	if errors.Is(err, fs.ErrExist) {

@@ -41,7 +41,7 @@ func (t *tree) onPath(name string, do func(*os.File) error) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // O_PATH
+	defer f.Close()
 	return do(f)
 }
 
@@ -50,7 +50,7 @@ func (t *tree) readOnly(target *os.File) error {
 	if err != nil {
 		return err
 	}
-	defer bind.Close() //nolint:errcheck // attached
+	defer bind.Close()
 	if err := sys.SetMountAttr(bind, true, sys.AttrReadOnly, 0, 0); err != nil {
 		return err
 	}
@@ -71,7 +71,7 @@ func (t *tree) mask(target *os.File) error {
 	if err != nil {
 		return err
 	}
-	defer cover.Close() //nolint:errcheck // attached
+	defer cover.Close()
 	return sys.MoveMount(cover, target)
 }
 
@@ -82,7 +82,7 @@ func (t *tree) nullMount() (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer null.Close() //nolint:errcheck // O_PATH
+	defer null.Close()
 	mount, err := sys.CloneTree(null, false)
 	if err != nil {
 		return nil, err

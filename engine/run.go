@@ -189,32 +189,34 @@ func (e *Engine) locateVolumes(mounts []MountPoint) (err error) {
 
 // start starts a new container's process. Without an error the container is locked until that is
 // recorded; with one, nothing of it runs.
-func (e *Engine) start(ctx context.Context, l *launch, streams *attachment) (_ *container.Process, lock *store.Lock, err error) {
-	lock, err = l.Lock(ctx)
+func (e *Engine) start(ctx context.Context, l *launch, streams *attachment) (*container.Process, *store.Lock, error) {
+	lock, err := l.Lock(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, lock.Unlock())
-		}
-	}()
+	process, err := e.startLocked(ctx, l, streams)
+	if err != nil {
+		return nil, nil, errors.Join(err, lock.Unlock())
+	}
+	return process, lock, nil
+}
+
+func (e *Engine) startLocked(ctx context.Context, l *launch, streams *attachment) (*container.Process, error) {
 	root, err := e.mountContainer(ctx, l.Container.Container, l.config, true, l.Settings.Host.AutoRemove)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer root.Close()
 	if err := e.prepareMounts(l.Container, root); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if err := writeNetworkFiles(l.Container.Container, &l.Settings); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if err := setUser(l.spec, root, l.Settings.Config.User); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	process, err := l.startProcess(ctx, root, streams)
-	return process, lock, err
+	return l.startProcess(ctx, root, streams)
 }
 
 func (l *launch) startProcess(ctx context.Context, root *os.File, streams *attachment) (_ *container.Process, err error) {
@@ -226,7 +228,8 @@ func (l *launch) startProcess(ctx context.Context, root *os.File, streams *attac
 	if err := streams.prepare(l.spec, &cfg); err != nil {
 		return nil, err
 	}
-	return l.made.Start(ctx, cfg)
+	// A signal that comes now is for the container: a moment later it would be passed on.
+	return l.made.Start(context.WithoutCancel(ctx), cfg)
 }
 
 // recordStart writes down that the container runs, and unlocks it. One that cannot be recorded is

@@ -47,7 +47,7 @@ type Child struct {
 
 // cloneArgs is struct clone_args of linux/sched.h, its first 88 bytes (Linux 5.7).
 type cloneArgs struct {
-	flags, pidfd, childTID, parentTID, exitSignal, stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
+	flags, pidfd, _, _, exitSignal, _, _, _, _, _, cgroup uint64
 }
 
 // report is where a child says which of its steps failed. It lies in memory that both see, also
@@ -191,6 +191,6 @@ func runChild(ops []op, regs []uintptr, rep *report) {
 		}
 	}
 	for {
-		syscall.RawSyscall(unix.SYS_EXIT_GROUP, 125, 0, 0)
+		_, _, _ = syscall.RawSyscall(unix.SYS_EXIT_GROUP, 125, 0, 0)
 	}
 }
