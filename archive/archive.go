@@ -1,5 +1,6 @@
 // Package archive reads and writes images as files: OCI image layouts (OCI image-spec,
-// image-layout.md) in a directory or a tar, and the tar of "docker save", old and new.
+// image-layout.md) in a directory or a tar, the tar of "docker save", old and new, and the
+// directory of containers/image's "dir:" transport ("podman save --format docker-dir").
 //
 // What is read is hostile: documents are bounded and verified against their digests here; layers
 // are handed out as they lie there, to be verified by whoever reads them.
@@ -10,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 
 	"github.com/tarnfs/tarn/image"
 )
@@ -19,27 +21,37 @@ var (
 	ErrFormat   = errors.New("not an image archive")
 	ErrMissing  = errors.New("missing from the archive")
 	ErrMismatch = errors.New("content does not match its digest")
+	ErrLimit    = errors.New("limit exceeded")
 )
 
-// Archive is an archive opened for reading.
+// maxDocuments bounds all documents of an archive together, since they are kept in memory.
+const maxDocuments = 64 << 20
+
+// Archive is an archive opened for reading. It is not for concurrent use, except that any number of
+// layers may be read at once.
 type Archive struct {
-	files files
+	files     files
+	documents int64 // bytes of documents read so far
 }
 
 // Image is an image in an archive.
 type Image struct {
-	// Names as the archive gives them: references, in Docker's familiar form or any other, or a
-	// bare tag (see Tags).
+	// Names as the archive gives them: references in Docker's familiar form or any other, not
+	// checked.
 	Names []string
 	// Tags are bare tags, which an OCI layout may use because its place names the repository.
 	Tags []string
 	// Manifest is the image's manifest, byte for byte, or nil: docker-archives have none.
 	Manifest []byte
-	// Config is the image's configuration, byte for byte.
+	// Config is the image's configuration, byte for byte, and Parsed what it says.
 	Config []byte
+	Parsed *image.Config
 	// Layers, the lowest first.
 	Layers []Layer
 }
+
+// ID gives the image's ID, the digest of its config.
+func (i *Image) ID() image.Digest { return image.DigestBytes(i.Config) }
 
 // Layer is a layer in an archive, perhaps compressed.
 type Layer struct {
@@ -47,13 +59,16 @@ type Layer struct {
 	DiffID image.Digest
 	// Descriptor says what the manifest says of the blob; Digest is empty without a manifest.
 	Descriptor image.Descriptor
-	open       func() (io.ReadCloser, int64, error)
+	// Name is the name of the layer's file in the archive, quoted, for messages.
+	Name string
+	open func() (io.ReadCloser, int64, error)
 }
 
 // Open opens the bytes of the layer as they are in the archive, and gives their number.
 func (l Layer) Open() (io.ReadCloser, int64, error) { return l.open() }
 
-// OpenDir opens an OCI layout in a directory.
+// OpenDir opens an archive in a directory: an OCI layout, a directory of the "dir:" transport, or
+// what a docker-archive was unpacked to.
 func OpenDir(path string) (*Archive, error) {
 	root, err := os.OpenRoot(path)
 	if err != nil {
@@ -75,31 +90,54 @@ func OpenTar(tar io.ReaderAt, size int64) (*Archive, error) {
 // Close closes the archive.
 func (a *Archive) Close() error { return a.files.close() }
 
-// Images lists the images in the archive: of each name the one that suits platform best. Where the
-// archive is an OCI layout and a docker-archive in one, as "docker save" writes it, the
-// layout counts, since it has the manifests.
-func (a *Archive) Images(platform image.Platform) ([]Image, error) {
+// Images lists the images in the archive. Where a name stands for images of several platforms the
+// one for want is chosen; the zero Platform stands for this machine's, or whichever there is if there
+// is but one. Where the archive is an OCI layout and a docker-archive in one, as "docker save" writes
+// it, the layout counts, since it has the manifests.
+func (a *Archive) Images(want image.Platform) ([]Image, error) {
+	images, err := a.images(want)
+	if err != nil || want.OS == "" {
+		return images, err
+	}
+	for _, img := range images {
+		if have := img.Parsed.Platform(); !want.Runs(have) {
+			return nil, fmt.Errorf("image %s: %w: it is for %s, not %s", img.ID().Short(), image.ErrNoPlatform, have, want)
+		}
+	}
+	return images, nil
+}
+
+func (a *Archive) images(want image.Platform) ([]Image, error) {
 	hasLayout, err := a.has(fileLayout)
 	if err != nil {
 		return nil, err
 	}
-	hasDocker, err := a.has(fileDockerManifest)
-	if err != nil {
-		return nil, err
-	}
+	manifest, err := a.read(fileManifest, image.MaxManifestSize)
 	switch {
+	case errors.Is(err, ErrMissing) && hasLayout:
+		return a.ociImages(want)
+	case errors.Is(err, ErrMissing):
+		return nil, a.unknownFormat()
+	case err != nil:
+		return nil, err
 	case hasLayout:
-		images, err := a.ociImages(platform)
-		if err != nil || !hasDocker {
-			return images, err
+		images, err := a.ociImages(want)
+		if err != nil {
+			return nil, err
 		}
-		return a.addDockerNames(images)
-	case hasDocker:
-		return a.dockerImages()
+		return images, addDockerNames(images, manifest)
+	case isObject(manifest):
+		return a.transportImage(manifest)
 	default:
-		return nil, fmt.Errorf("%w: neither %s nor %s is in it (a tar of a root file system? use 'tarn import')",
-			ErrFormat, fileLayout, fileDockerManifest)
+		return a.dockerImages(manifest)
 	}
+}
+
+func (a *Archive) unknownFormat() error {
+	if old, err := a.has(fileRepositories); err == nil && old {
+		return fmt.Errorf("%w that is supported: written by Docker before 1.10 (load it there and save it with a newer one)", ErrFormat)
+	}
+	return fmt.Errorf("%w: neither %s nor %s is in it (a root file system is for 'tarn import')", ErrFormat, fileLayout, fileManifest)
 }
 
 func (a *Archive) has(name string) (bool, error) {
@@ -113,22 +151,22 @@ func (a *Archive) has(name string) (bool, error) {
 	return true, f.Close()
 }
 
-// read gives the whole of a small file.
+// read gives the whole of a document.
 func (a *Archive) read(name string, limit int64) ([]byte, error) {
 	f, size, err := a.files.open(name)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	if size > limit {
-		return nil, fmt.Errorf("%s: %w: %d bytes, the limit is %d", name, ErrFormat, size, limit)
+		return nil, fmt.Errorf("%s: %w: %d bytes, at most %d are read", quote(name), ErrLimit, size, limit)
 	}
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+	if a.documents += size; a.documents > maxDocuments {
+		return nil, fmt.Errorf("%s: %w: more than %d bytes of manifests and configs", quote(name), ErrLimit, maxDocuments)
 	}
-	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("%s: %w: more than %d bytes", name, ErrFormat, limit)
+	data := make([]byte, size)
+	if _, err := io.ReadFull(f, data); err != nil {
+		return nil, fmt.Errorf("read %s: %w", quote(name), err)
 	}
 	return data, nil
 }
@@ -141,7 +179,16 @@ func verify(data []byte, want image.Digest) error {
 	}
 	sum.Write(data)
 	if !want.Matches(sum) {
-		return fmt.Errorf("%w: got %s, want %s", ErrMismatch, want.Of(sum), want)
+		return fmt.Errorf("%w: it is %s, not %s", ErrMismatch, want.Of(sum), want)
 	}
 	return nil
+}
+
+// quote makes a name from an archive fit for a message.
+func quote(name string) string {
+	const most = 120
+	if len(name) > most {
+		name = name[:most] + "…"
+	}
+	return strconv.Quote(name)
 }

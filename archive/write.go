@@ -1,16 +1,11 @@
 package archive
 
 import (
-	"archive/tar"
+	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
-	"slices"
-	"strings"
 
 	"github.com/tarnfs/tarn/image"
 )
@@ -27,6 +22,9 @@ const (
 	OCIDir        Format = "oci-dir"
 )
 
+// Formats lists the formats.
+func Formats() []Format { return []Format{DockerArchive, OCIArchive, OCIDir} }
+
 // ParseFormat reads the name of a format.
 func ParseFormat(s string) (Format, error) {
 	switch f := Format(s); f {
@@ -37,7 +35,7 @@ func ParseFormat(s string) (Format, error) {
 	}
 }
 
-// Source is content to be written, with what it must be.
+// Source is a blob to be written, with what it must be. Descriptor.Size bytes of it are read.
 type Source struct {
 	Descriptor image.Descriptor
 	Open       func() (io.ReadCloser, error)
@@ -52,74 +50,63 @@ type Saved struct {
 	Layers    []Source // as the manifest lists them
 }
 
-// Write writes images as a tar. The same images give the same bytes: there are no times in it, and
-// the order is that of images and their layers. Content is verified while it is written.
-func Write(ctx context.Context, w io.Writer, format Format, images []Saved) error {
-	tw := tar.NewWriter(w)
-	if err := write(ctx, &tarTarget{tar: tw, made: map[string]bool{}}, format, images); err != nil {
+// WriteTar writes images as a tar. The same images give the same bytes: there are no times in it, and
+// the order is that of images and their layers. Each blob is written once, and verified while it is.
+func WriteTar(ctx context.Context, w io.Writer, format Format, images []Saved) error {
+	to := newTarTarget(w)
+	if err := write(ctx, to, format, images); err != nil {
 		return err
 	}
-	return tw.Close()
+	return to.close()
 }
 
-// WriteDir writes images as an OCI layout into dir, which must be empty or absent.
+// WriteDir writes images as an OCI layout into an empty directory, and returns when the disk has its
+// files.
 func WriteDir(ctx context.Context, dir string, images []Saved) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	root, err := os.OpenRoot(dir)
+	to, err := newDirTarget(dir)
 	if err != nil {
 		return err
 	}
-	defer root.Close() //nolint:errcheck // a directory
-	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
-		return errors.Join(err, fmt.Errorf("directory %s: not empty", dir))
-	}
-	return write(ctx, dirTarget{root: root}, OCIDir, images)
-}
-
-// target is where an archive is written to: a tar or a directory.
-type target interface {
-	put(name string, size int64, r io.Reader) error
+	defer to.close() //nolint:errcheck // the directory was written to through its files
+	return write(ctx, to, OCIDir, images)
 }
 
 func write(ctx context.Context, to target, format Format, images []Saved) error {
-	if err := writeBlobs(ctx, to, images); err != nil {
+	w := &writer{ctx: ctx, to: to, done: make(map[image.Digest]bool), buf: make([]byte, 1<<20)}
+	for _, img := range images {
+		if err := w.image(img); err != nil {
+			return err
+		}
+	}
+	if err := w.document(fileLayout, map[string]string{"imageLayoutVersion": layoutVersion}); err != nil {
 		return err
 	}
-	layout := []byte(`{"imageLayoutVersion":"` + layoutVersion + `"}`)
-	if err := to.put(fileLayout, int64(len(layout)), strings.NewReader(string(layout))); err != nil {
-		return err
-	}
-	index, err := json.Marshal(indexOf(format, images))
-	if err != nil {
-		return err
-	}
-	if err := to.put(fileIndex, int64(len(index)), strings.NewReader(string(index))); err != nil {
+	if err := w.document(fileIndex, indexOf(format, images)); err != nil {
 		return err
 	}
 	if format != DockerArchive {
 		return nil
 	}
-	manifest, err := json.Marshal(dockerManifest(images))
-	if err != nil {
-		return err
-	}
-	return to.put(fileDockerManifest, int64(len(manifest)), strings.NewReader(string(manifest)))
+	return w.document(fileManifest, dockerManifest(images))
 }
 
-// writeBlobs writes each blob once, however many images share it.
-func writeBlobs(ctx context.Context, to target, images []Saved) error {
-	done := make(map[image.Digest]bool)
-	for _, img := range images {
-		for _, blob := range slices.Concat(img.Layers, []Source{bytesSource(img.Config), bytesSource(img.Manifest)}) {
-			if done[blob.Descriptor.Digest] {
-				continue
-			}
-			done[blob.Descriptor.Digest] = true
-			if err := writeBlob(ctx, to, blob); err != nil {
-				return fmt.Errorf("blob %s: %w", blob.Descriptor.Digest.Short(), err)
-			}
+// writer writes one archive.
+type writer struct {
+	ctx  context.Context //nolint:containedctx // lives within one call
+	to   target
+	done map[image.Digest]bool
+	buf  []byte
+}
+
+func (w *writer) image(img Saved) error {
+	blobs := append([]Source{bytesSource(img.Manifest), bytesSource(img.Config)}, img.Layers...)
+	for _, blob := range blobs {
+		if w.done[blob.Descriptor.Digest] {
+			continue
+		}
+		w.done[blob.Descriptor.Digest] = true
+		if err := w.blob(blob); err != nil {
+			return fmt.Errorf("blob %s: %w", blob.Descriptor.Digest, err)
 		}
 	}
 	return nil
@@ -128,28 +115,49 @@ func writeBlobs(ctx context.Context, to target, images []Saved) error {
 func bytesSource(data []byte) Source {
 	return Source{
 		Descriptor: image.Descriptor{Digest: image.DigestBytes(data), Size: int64(len(data))},
-		Open:       func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(string(data))), nil },
+		Open:       func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil },
 	}
 }
 
-func writeBlob(ctx context.Context, to target, blob Source) error {
-	r, err := blob.Open()
-	if err != nil {
-		return err
-	}
-	defer r.Close() //nolint:errcheck // read only
+func (w *writer) blob(blob Source) error {
 	want := blob.Descriptor.Digest
 	sum, err := want.NewHash()
 	if err != nil {
 		return err
 	}
-	if err := to.put(blobName(want), blob.Descriptor.Size, io.TeeReader(&contextReader{ctx: ctx, r: r}, sum)); err != nil {
+	r, err := blob.Open()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	content := io.LimitReader(r, blob.Descriptor.Size)
+	if err := w.file(blobName(want), blob.Descriptor.Size, io.TeeReader(content, sum)); err != nil {
 		return err
 	}
 	if !want.Matches(sum) {
-		return fmt.Errorf("%w: got %s, want %s", ErrMismatch, want.Of(sum), want)
+		return fmt.Errorf("%w: it is %s", ErrMismatch, want.Of(sum))
 	}
 	return nil
+}
+
+func (w *writer) document(name string, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return w.file(name, int64(len(data)), bytes.NewReader(data))
+}
+
+func (w *writer) file(name string, size int64, r io.Reader) error {
+	f, err := w.to.create(name, size)
+	if err != nil {
+		return err
+	}
+	n, err := io.CopyBuffer(f, &contextReader{ctx: w.ctx, r: r}, w.buf)
+	if err == nil && n != size {
+		err = fmt.Errorf("%w: %d bytes, not %d", ErrMismatch, n, size)
+	}
+	return finish(f, err)
 }
 
 // contextReader stops reading when ctx ends.
@@ -193,7 +201,7 @@ func dockerManifest(images []Saved) []dockerEntry {
 	for _, img := range images {
 		entry := dockerEntry{Config: blobName(image.DigestBytes(img.Config)), RepoTags: []string{}, Layers: []string{}}
 		for _, name := range img.Names {
-			entry.RepoTags = append(entry.RepoTags, name.Familiar())
+			entry.RepoTags = append(entry.RepoTags, name.String()) // as podman does: it takes "debian" for localhost/debian
 		}
 		for _, layer := range img.Layers {
 			entry.Layers = append(entry.Layers, blobName(layer.Descriptor.Digest))
@@ -201,59 +209,4 @@ func dockerManifest(images []Saved) []dockerEntry {
 		entries = append(entries, entry)
 	}
 	return entries
-}
-
-type tarTarget struct {
-	tar  *tar.Writer
-	made map[string]bool
-}
-
-func (t *tarTarget) put(name string, size int64, r io.Reader) error {
-	if err := t.parents(name); err != nil {
-		return err
-	}
-	if err := t.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: size}); err != nil {
-		return err
-	}
-	n, err := io.CopyBuffer(t.tar, r, make([]byte, 1<<20))
-	if err == nil && n != size {
-		err = fmt.Errorf("%w: %d bytes, want %d", ErrMismatch, n, size)
-	}
-	return err
-}
-
-func (t *tarTarget) parents(name string) error {
-	for i, c := range name {
-		dir := name[:i] + "/"
-		if c != '/' || t.made[dir] {
-			continue
-		}
-		t.made[dir] = true
-		if err := t.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: dir, Mode: 0o755}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-type dirTarget struct {
-	root *os.Root
-}
-
-func (d dirTarget) put(name string, size int64, r io.Reader) error {
-	if err := d.root.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-		return err
-	}
-	f, err := d.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		return err
-	}
-	n, err := io.CopyBuffer(f, r, make([]byte, 1<<20))
-	if err == nil && n != size {
-		err = fmt.Errorf("%w: %d bytes, want %d", ErrMismatch, n, size)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
 }

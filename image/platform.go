@@ -53,6 +53,9 @@ func (p Platform) String() string {
 	return s
 }
 
+// Runs reports whether a machine of this platform runs images for candidate.
+func (p Platform) Runs(candidate Platform) bool { return p.rank(candidate) > 0 }
+
 // rank says how well an image for candidate suits p: 0 is not at all, more is better.
 func (p Platform) rank(candidate Platform) int {
 	want, have := p.normalize(), candidate.normalize()
