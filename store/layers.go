@@ -124,7 +124,8 @@ func createIn(stage *Stage, name string) (*os.File, error) {
 	return os.OpenFile(filepath.Join(stage.Path(), name), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 }
 
-// Sync waits until the disk has both files. It is the long part of publishing, and needs no lock.
+// Sync waits until the disk has both files, and closes them: many layers may wait for their
+// publishing. It is the long part of it, and needs no lock.
 func (ls *LayerStage) Sync() error {
 	if ls.synced {
 		return nil
@@ -135,7 +136,18 @@ func (ls *LayerStage) Sync() error {
 		}
 	}
 	ls.synced = true
-	return nil
+	return ls.closeFiles()
+}
+
+func (ls *LayerStage) closeFiles() error {
+	var errs []error
+	for _, f := range []**os.File{&ls.Tar, &ls.Index} {
+		if *f != nil {
+			errs = append(errs, (*f).Close())
+			*f = nil
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Publish puts the layer in its place under diffID, which must be the sha256 that the caller
@@ -156,14 +168,7 @@ func (ls *LayerStage) Publish(lock *Lock, diffID image.Digest) error {
 
 // Abort closes the files and removes the stage unless it was published. A second time it does nothing.
 func (ls *LayerStage) Abort() error {
-	var errs []error
-	for _, f := range []**os.File{&ls.Tar, &ls.Index} {
-		if *f != nil {
-			errs = append(errs, (*f).Close())
-			*f = nil
-		}
-	}
-	return errors.Join(append(errs, ls.stage.Abort())...)
+	return errors.Join(ls.closeFiles(), ls.stage.Abort())
 }
 
 // InitDir gives where the init layer (mount points and files that an image lacks) of the image

@@ -3,9 +3,9 @@
 package atomicfile
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -20,16 +20,29 @@ const tempPrefix = ".tmp-"
 
 // Write replaces the file at path by data, and returns when the disk has it.
 func Write(path string, data []byte, perm fs.FileMode) error {
-	return write(path, data, perm, true)
+	return write(path, perm, true, all(data))
+}
+
+// WriteFunc replaces the file at path by what fill writes, and returns when the disk has it. If fill
+// fails the file is as it was.
+func WriteFunc(path string, perm fs.FileMode, fill func(io.Writer) error) error {
+	return write(path, perm, true, fill)
 }
 
 // Replace replaces the file at path by data for all other processes at once, and leaves it to the
 // kernel when the disk has it. After a power cut the file may be the old one, the new one, or empty.
 func Replace(path string, data []byte, perm fs.FileMode) error {
-	return write(path, data, perm, false)
+	return write(path, perm, false, all(data))
 }
 
-func write(path string, data []byte, perm fs.FileMode, durable bool) (err error) {
+func all(data []byte) func(io.Writer) error {
+	return func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	}
+}
+
+func write(path string, perm fs.FileMode, durable bool, fill func(io.Writer) error) (err error) {
 	f, err := CreateTemp(filepath.Dir(path), perm)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
@@ -41,7 +54,7 @@ func write(path string, data []byte, perm fs.FileMode, durable bool) (err error)
 		// Closing gives up the lock, so it comes after the rename.
 		err = errors.Join(err, f.Close())
 	}()
-	if _, err := f.Write(data); err != nil {
+	if err := fill(f); err != nil {
 		return err
 	}
 	if durable {
@@ -100,17 +113,6 @@ func MkdirTemp(dir string) (*os.File, error) {
 			return nil, errors.Join(err, ignoreMissing(os.Remove(name)))
 		}
 	}
-}
-
-// Bury takes what is at path out of its place at once, and removes it then: it is moved into dir, on
-// the same file system, as an unfinished one, so that what a process that dies has not removed yet
-// is left to [Collect].
-func Bury(path, dir string) error {
-	grave := filepath.Join(dir, tempPrefix+rand.Text())
-	if err := os.Rename(path, grave); err != nil {
-		return err
-	}
-	return os.RemoveAll(grave)
 }
 
 // claim locks a fresh file or directory. A collector may take it in the moment before that: then

@@ -58,6 +58,9 @@ func Read(dir string, opts Options) (map[string]*Entry, error) {
 		return nil, err
 	}
 	for _, f := range w.files {
+		if len(f.names) < 2 {
+			continue // the others are outside the tree, or, in a stack of layers, covered
+		}
 		slices.Sort(f.names)
 		for _, name := range f.names {
 			w.entries[name].Group = f.names
