@@ -17,6 +17,8 @@ import (
 type Engine struct {
 	Store  *store.Store
 	Driver rootfs.Driver // gives layers as directories
+
+	leastLayerLimit int64 // bytes that any layer may have
 }
 
 // Options says where things are. The zero Options means the environment's, or the default.
@@ -46,7 +48,7 @@ func Open(opts Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Engine{Store: s, Driver: driver}, nil
+	return &Engine{Store: s, Driver: driver, leastLayerLimit: leastLayerLimit}, nil
 }
 
 // Drivers lists the names of storage drivers.

@@ -12,16 +12,6 @@ import (
 	"github.com/tarnfs/tarn/store"
 )
 
-// A layer may grow to this when it is decompressed: gzip and zstd could make petabytes of little.
-const (
-	leastLayerLimit = 16 << 30
-	mostExpansion   = 100
-)
-
-func layerLimit(compressed int64) int64 {
-	return min(leastLayerLimit+mostExpansion*compressed, maxLayerSize)
-}
-
 // layerFetch brings one layer from a registry into the store.
 type layerFetch struct {
 	engine *Engine
@@ -146,7 +136,7 @@ func (f *layerFetch) stream(ctx context.Context, partial *store.Partial) (*stage
 		func(s *fanout.Stream) error {
 			// An error here does not end the download: the digest of the whole says whether the blob is
 			// not what was asked for, or is and cannot be read.
-			staged, tarErr = f.engine.stageTarLimit(ctx, s, layerLimit(f.want.Size))
+			staged, tarErr = f.engine.stageTarLimit(ctx, s, f.engine.layerLimit(f.want.Size))
 			return nil
 		},
 	)

@@ -6,18 +6,49 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path"
 
 	"github.com/tarnfs/tarn/image"
 )
 
 // ImportOptions says what image to make of a root file system's tar.
 type ImportOptions struct {
-	Name     string          // with or without a tag; "" for an image without a name
-	Config   image.RunConfig // how containers of it run
-	Changes  []string        // Dockerfile instructions, applied to Config
-	Message  string          // of the image's one step of history
+	Name string // with or without a tag; "" for an image without a name
+
+	// How containers of it run.
+	Cmd, Entrypoint string   // as in a Dockerfile: a JSON list of words, or a command for the shell
+	Env             []string // NAME=value, or NAME for the value it has here
+	Labels          []string // KEY=value, or KEY
+	User, WorkDir   string
+	Changes         []string // Dockerfile instructions, applied last
+
+	Message  string // of the image's one step of history
 	Author   string
 	Platform image.Platform // zero: this machine's
+}
+
+// ImportFile is Import of a file, or of stdin if path is "-".
+func (e *Engine) ImportFile(ctx context.Context, path string, stdin *os.File, opts ImportOptions) (image.Digest, error) {
+	in := stdin
+	if !isStdin(path) {
+		f, err := os.Open(path)
+		if err != nil {
+			return "", fmt.Errorf("import %s: %w", path, plainPathError(err))
+		}
+		defer f.Close()
+		in = f
+	} else if isTerminal(stdin) {
+		return "", fmt.Errorf("import: %w: give a file's name, or redirect the input", ErrTerminal)
+	}
+	if info, err := in.Stat(); err == nil && info.IsDir() {
+		return "", fmt.Errorf("import %s: it is a directory: use 'tar -C %s -c . | tarn import -'", inputName(path), path)
+	}
+	id, err := e.Import(ctx, in, opts)
+	if err != nil {
+		return "", fmt.Errorf("import %s: %w", inputName(path), err)
+	}
+	return id, nil
 }
 
 // Import makes an image of one layer from r, the tar of a root file system, plain or compressed by
@@ -37,7 +68,7 @@ func (e *Engine) Import(ctx context.Context, r io.Reader, opts ImportOptions) (i
 	}
 	staged, err := e.stageTar(ctx, r)
 	if err != nil {
-		return "", fmt.Errorf("import %s: %w", opts.Name, err)
+		return "", err
 	}
 	config.RootFS.DiffIDs = []image.Digest{staged.diffID}
 	id, err := e.publishNew(ctx, names, config, []image.Descriptor{tarDescriptor(staged.diffID, staged.size)}, staged)
@@ -65,8 +96,8 @@ func importConfig(opts ImportOptions) (*image.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	run := opts.Config.Clone()
-	if err := run.ApplyChanges(opts.Changes); err != nil {
+	run, err := opts.runConfig()
+	if err != nil {
 		return nil, err
 	}
 	platform := opts.Platform
@@ -76,10 +107,34 @@ func importConfig(opts ImportOptions) (*image.Config, error) {
 	return &image.Config{
 		Created: &created, Author: opts.Author,
 		Architecture: platform.Architecture, OS: platform.OS, Variant: platform.Variant,
-		Config: run, RootFS: image.RootFS{Type: "layers"},
+		Config: *run, RootFS: image.RootFS{Type: "layers"},
 		History: []image.History{{
 			Created: &created, CreatedBy: "tarn import", Author: opts.Author,
 			Comment: cmp.Or(opts.Message, "imported from a tar"),
 		}},
 	}, nil
+}
+
+func (opts *ImportOptions) runConfig() (*image.RunConfig, error) {
+	run := &image.RunConfig{User: opts.User}
+	var err error
+	for _, entry := range opts.Env {
+		if run.Env, err = applyEnv(run.Env, entry); err != nil {
+			return nil, err
+		}
+	}
+	if run.Labels, err = mergeLabels(nil, opts.Labels); err != nil {
+		return nil, err
+	}
+	if run.WorkingDir = opts.WorkDir; run.WorkingDir != "" {
+		run.WorkingDir = path.Join("/", run.WorkingDir)
+	}
+	var changes []string
+	if opts.Entrypoint != "" {
+		changes = append(changes, "ENTRYPOINT "+opts.Entrypoint)
+	}
+	if opts.Cmd != "" {
+		changes = append(changes, "CMD "+opts.Cmd)
+	}
+	return run, run.ApplyChanges(append(changes, opts.Changes...))
 }

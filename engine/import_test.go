@@ -157,3 +157,106 @@ func requireEmpty(t *testing.T, e *engine.Engine, dir string) {
 	require.NoError(t, err)
 	require.Empty(t, entries, dir)
 }
+
+func TestImportOptions(t *testing.T) {
+	t.Setenv("SOURCE_DATE_EPOCH", "1700000000")
+	t.Setenv("FROM_HERE", "here")
+	plain := makeTar(t, file{"f", "x"})
+	shell := func(command string) image.Words { return image.Words{"/bin/sh", "-c", command} }
+	for name, tc := range map[string]struct {
+		opts engine.ImportOptions
+		want image.RunConfig
+	}{
+		"none":       {engine.ImportOptions{}, image.RunConfig{}},
+		"shell form": {engine.ImportOptions{Cmd: "echo $HOME; true", Entrypoint: "exec env"}, image.RunConfig{Cmd: shell("echo $HOME; true"), Entrypoint: shell("exec env")}},
+		"JSON form":  {engine.ImportOptions{Cmd: `["-x", "a b"]`, Entrypoint: `[ "/bin/env" ]`}, image.RunConfig{Cmd: image.Words{"-x", "a b"}, Entrypoint: image.Words{"/bin/env"}}},
+		"not quite JSON is the shell's": {
+			engine.ImportOptions{Cmd: `['sh']`}, image.RunConfig{Cmd: shell(`['sh']`)},
+		},
+		"environment": {
+			engine.ImportOptions{Env: []string{"A=1", "B=$A 'x'", "FROM_HERE", "NOT_HERE", "A=2", "EMPTY="}},
+			image.RunConfig{Env: []string{"A=2", "B=$A 'x'", "FROM_HERE=here", "EMPTY="}},
+		},
+		"labels": {
+			engine.ImportOptions{Labels: []string{"a=b=c", "d", "e.f/g= h"}},
+			image.RunConfig{Labels: map[string]string{"a": "b=c", "d": "", "e.f/g": " h"}},
+		},
+		"user and directory": {
+			engine.ImportOptions{User: "1000:users", WorkDir: "srv/../var/"}, image.RunConfig{User: "1000:users", WorkingDir: "/var"},
+		},
+		"changes come last": {
+			engine.ImportOptions{
+				Cmd: `["a"]`, Env: []string{"A=1"}, User: "x", WorkDir: "/a",
+				Changes: []string{`ENTRYPOINT ["e"]`, "USER y", "ENV B=$A", "WORKDIR b", "STOPSIGNAL SIGQUIT", "EXPOSE 80"},
+			},
+			image.RunConfig{
+				Cmd: image.Words{"a"}, Entrypoint: image.Words{"e"}, Env: []string{"A=1", "B=1"}, User: "y", WorkingDir: "/a/b",
+				StopSignal: "SIGQUIT", ExposedPorts: map[string]struct{}{"80/tcp": {}},
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newEngine(t)
+			opts := tc.opts
+			opts.Name, opts.Author, opts.Message = "x", "Ada", "why"
+			opts.Platform = image.Platform{OS: "linux", Architecture: "arm", Variant: "v7"}
+			_, err := e.Import(t.Context(), bytes.NewReader(plain), opts)
+			require.NoError(t, err)
+			img, err := e.Image("x")
+			require.NoError(t, err)
+			require.Equal(t, tc.want, img.Config.Config)
+			require.Equal(t, "Ada", img.Config.Author)
+			require.Equal(t, "why", img.Config.History[0].Comment)
+			require.Equal(t, "linux/arm/v7", img.Config.Platform().String())
+			require.Equal(t, int64(1700000000), img.Config.CreatedAt().Unix())
+		})
+	}
+	for _, opts := range []engine.ImportOptions{
+		{Env: []string{"=x"}},
+		{Labels: []string{"=x"}},
+		{Changes: []string{"FROM x"}},
+		{Cmd: " "},
+	} {
+		e := newEngine(t)
+		_, err := e.Import(t.Context(), bytes.NewReader(plain), opts)
+		require.Error(t, err, "%+v", opts)
+		requireNothing(t, e)
+	}
+}
+
+func TestImportFile(t *testing.T) {
+	plain := makeTar(t, file{"f", "x"})
+	path := writeFile(t, "root.tar.zst", zstded(t, plain))
+	open := func(path string) *os.File {
+		f, err := os.Open(path)
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = f.Close() })
+		return f
+	}
+	t.Setenv("SOURCE_DATE_EPOCH", "1700000000")
+	byName, err := newEngine(t).ImportFile(t.Context(), path, nil, engine.ImportOptions{})
+	require.NoError(t, err)
+	fromStdin, err := newEngine(t).ImportFile(t.Context(), "-", open(path), engine.ImportOptions{})
+	require.NoError(t, err)
+	require.Equal(t, byName, fromStdin)
+
+	for name, tc := range map[string]struct {
+		path  string
+		stdin *os.File
+		names string
+	}{
+		"no file":     {filepath.Join(t.TempDir(), "absent.tar"), nil, "absent.tar: no such file or directory"},
+		"a directory": {t.TempDir(), nil, "tarn import -"},
+		"a terminal":  {"-", terminal(t), "redirect"},
+		"a cut tar":   {writeFile(t, "cut.tar", bigTar(t)[:1<<20]), nil, "cut.tar"},
+		"no tar":      {"-", open(writeFile(t, "text", bytes.Repeat([]byte("text\n"), 200))), "standard input"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newEngine(t)
+			_, err := e.ImportFile(t.Context(), tc.path, tc.stdin, engine.ImportOptions{Name: "x"})
+			require.ErrorContains(t, err, tc.names)
+			require.NotContains(t, err.Error(), "\n")
+			requireNothing(t, e)
+		})
+	}
+}

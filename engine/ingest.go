@@ -22,15 +22,24 @@ var ErrDiffID = errors.New("layer does not match the image's config")
 // ErrTooBig says that a layer is beyond the declared limit.
 var ErrTooBig = errors.New("layer too big")
 
-// maxLayerSize bounds what a compressed layer may grow to: 1 TiB.
-const maxLayerSize = 1 << 40
+// What a layer, or a whole archive, may grow to when it is decompressed: gzip and zstd could make
+// petabytes of little.
+const (
+	maxLayerSize    = 1 << 40
+	leastLayerLimit = 16 << 30
+	mostExpansion   = 100
+)
 
-// stagedLayer is a layer that was read, verified and written to the disk, and is not visible yet.
+func (e *Engine) layerLimit(compressed int64) int64 {
+	return min(e.leastLayerLimit+mostExpansion*min(compressed, maxLayerSize), maxLayerSize)
+}
+
+// stagedLayer is a layer that was read and verified, and is on the disk, though not visible yet.
 type stagedLayer struct {
-	stage  *store.LayerStage
+	stage  *store.LayerStage // nil if the store has the layer
 	diffID image.Digest
 	size   int64
-	blob   *store.BlobStage // the compressed form as it came, kept for the manifest's sake
+	blob   *store.BlobStage // the compressed form as it came, kept for the manifest's sake; nil if there is none, or the store has it
 }
 
 // abort drops what was not published.
@@ -38,7 +47,11 @@ func (l *stagedLayer) abort() error {
 	if l == nil {
 		return nil
 	}
-	return errors.Join(l.stage.Abort(), l.blob.Abort())
+	err := l.blob.Abort()
+	if l.stage != nil {
+		err = errors.Join(err, l.stage.Abort())
+	}
+	return err
 }
 
 func (l *stagedLayer) publish(lock *store.Lock) error {
@@ -46,6 +59,9 @@ func (l *stagedLayer) publish(lock *store.Lock) error {
 		if err := l.blob.Publish(lock); err != nil {
 			return err
 		}
+	}
+	if l.stage == nil {
+		return nil
 	}
 	return l.stage.Publish(lock, l.diffID)
 }
@@ -74,7 +90,7 @@ func (l *stagedLayer) fill(ctx context.Context, r io.Reader, limit int64) error 
 	if err != nil {
 		return err
 	}
-	defer tar.Close() //nolint:errcheck // a decompressor
+	defer tar.Close()
 	var (
 		sum  = sha256.New()
 		out  = &earlyWriter{file: l.stage.Tar, limit: limit}
@@ -99,6 +115,38 @@ func (l *stagedLayer) fill(ctx context.Context, r io.Reader, limit int64) error 
 	return l.stage.Sync()
 }
 
+// hashTar reads a layer's tar, compressed or not, and writes nothing.
+func (e *Engine) hashTar(ctx context.Context, r io.Reader, limit int64) (*stagedLayer, error) {
+	tar, _, err := decompress(r)
+	if err != nil {
+		return nil, err
+	}
+	defer tar.Close()
+	var (
+		sum  = sha256.New()
+		size int64
+	)
+	err = fanout.Copy(ctx, tar, func(s *fanout.Stream) (err error) {
+		size, err = copyUpTo(sum, s, limit)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &stagedLayer{diffID: image.DigestSum(sum), size: size}, nil
+}
+
+// copyUpTo copies all of r, which must not be more than limit.
+func copyUpTo(w io.Writer, r io.Reader, limit int64) (int64, error) {
+	n, err := io.Copy(w, io.LimitReader(r, limit+1))
+	if err == nil && n > limit {
+		err = tooBig(limit)
+	}
+	return n, err
+}
+
+func tooBig(limit int64) error { return fmt.Errorf("%w: more than %d bytes", ErrTooBig, limit) }
+
 // earlyWriter writes a file and has the kernel begin to put it on the disk meanwhile, so that the
 // fsync at the end finds little left to do.
 type earlyWriter struct {
@@ -111,7 +159,7 @@ const writebackStep = 8 << 20
 
 func (w *earlyWriter) Write(p []byte) (int, error) {
 	if w.written+int64(len(p)) > w.limit {
-		return 0, fmt.Errorf("%w: more than %d bytes", ErrTooBig, w.limit)
+		return 0, tooBig(w.limit)
 	}
 	n, err := w.file.WriteAt(p, w.written)
 	w.written += int64(n)
@@ -126,15 +174,23 @@ func (w *earlyWriter) Write(p []byte) (int, error) {
 // stageBlob takes in a layer as a manifest has it, and checks it against manifest and config: the
 // blob against want (where there is no manifest, want.Digest is empty), the tar in it against diffID.
 // A blob that is compressed is staged as it is too, since the manifest names it by its digest.
+//
+// What the store has is not written again, but read and checked like the rest: a config that lies
+// about its blobs must not get a layer of another image for them.
 func (e *Engine) stageBlob(ctx context.Context, r io.Reader, want image.Descriptor, diffID image.Digest) (*stagedLayer, error) {
+	take := e.stageTarLimit
+	if e.Store.HasLayer(diffID) {
+		take = e.hashTar
+	}
+	takeTar := func(r io.Reader) (*stagedLayer, error) { return take(ctx, r, e.layerLimit(want.Size)) }
 	var (
 		staged *stagedLayer
 		err    error
 	)
 	if want.Digest == "" || want.Digest == diffID {
-		staged, err = e.stageTar(ctx, r)
+		staged, err = takeTar(r)
 	} else {
-		staged, err = e.stageCompressed(ctx, r, want)
+		staged, err = e.stageCompressed(ctx, r, want, diffID, takeTar)
 	}
 	if err != nil {
 		return nil, err
@@ -143,7 +199,7 @@ func (e *Engine) stageBlob(ctx context.Context, r io.Reader, want image.Descript
 	case staged.diffID != diffID:
 		err = fmt.Errorf("%w: the tar is %s, the config says %s", ErrDiffID, staged.diffID, diffID)
 	case want.Digest == diffID && want.Size != staged.size:
-		err = fmt.Errorf("blob %s: %w: %d bytes, want %d", diffID, store.ErrDigest, staged.size, want.Size)
+		err = fmt.Errorf("blob %s: %w: size %d, want %d", diffID, store.ErrDigest, staged.size, want.Size)
 	}
 	if err != nil {
 		return nil, errors.Join(err, staged.abort())
@@ -151,24 +207,46 @@ func (e *Engine) stageBlob(ctx context.Context, r io.Reader, want image.Descript
 	return staged, nil
 }
 
-func (e *Engine) stageCompressed(ctx context.Context, r io.Reader, want image.Descriptor) (*stagedLayer, error) {
+// stageCompressed gives the blob to the store and the tar in it to takeTar.
+func (e *Engine) stageCompressed(ctx context.Context, r io.Reader, want image.Descriptor, diffID image.Digest,
+	takeTar func(io.Reader) (*stagedLayer, error),
+) (*stagedLayer, error) {
 	var (
 		blob   *store.BlobStage
 		staged *stagedLayer
 	)
-	err := fanout.Copy(ctx, r,
-		func(s *fanout.Stream) (err error) {
-			blob, err = e.Store.StageBlob(s, want.Digest, want.Size)
-			return err
-		},
-		func(s *fanout.Stream) (err error) {
-			staged, err = e.stageTar(ctx, s)
-			return err
-		},
-	)
+	takeBlob := func(s *fanout.Stream) (err error) {
+		blob, err = e.Store.StageBlob(s, want.Digest, want.Size)
+		return err
+	}
+	if e.hasBlob(want.Digest, diffID) {
+		takeBlob = func(s *fanout.Stream) error { return checkBlob(s, want) }
+	}
+	err := fanout.Copy(ctx, r, takeBlob, func(s *fanout.Stream) (err error) {
+		staged, err = takeTar(s)
+		return err
+	})
 	if err != nil {
 		return nil, errors.Join(err, staged.abort(), blob.Abort())
 	}
 	staged.blob = blob
 	return staged, nil
+}
+
+// checkBlob is Store.StageBlob without writing.
+func checkBlob(s *fanout.Stream, want image.Descriptor) error {
+	sum, err := want.Digest.NewHash()
+	if err != nil {
+		return err
+	}
+	size, err := s.WriteTo(sum)
+	switch {
+	case err != nil:
+		return err
+	case size != want.Size:
+		return fmt.Errorf("blob %s: %w: size %d, want %d", want.Digest, store.ErrDigest, size, want.Size)
+	case !want.Digest.Matches(sum):
+		return fmt.Errorf("blob: %w: got %s, want %s", store.ErrDigest, want.Digest.Of(sum), want.Digest)
+	}
+	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -44,10 +45,8 @@ func (e *Engine) publishLocked(lock *store.Lock, d *draft) (store.Image, error) 
 			return store.Image{}, err
 		}
 	}
-	for _, diffID := range d.layers {
-		if !e.Store.HasLayer(diffID) {
-			return store.Image{}, fmt.Errorf("%w: %s", errGone, diffID)
-		}
+	if err := e.complete(d); err != nil {
+		return store.Image{}, err
 	}
 	id, err := e.Store.PutBlob(lock, d.config)
 	if err != nil {
@@ -64,7 +63,9 @@ func (e *Engine) publishLocked(lock *store.Lock, d *draft) (store.Image, error) 
 		}
 	}
 	if len(d.names) == 0 {
-		img.Name = d.exactName
+		if img.Name = d.exactName; img.Name == "" {
+			return img, e.keepUnnamed(lock, img)
+		}
 		return img, e.Store.SetImage(lock, img)
 	}
 	for _, name := range d.names {
@@ -74,6 +75,42 @@ func (e *Engine) publishLocked(lock *store.Lock, d *draft) (store.Image, error) 
 		}
 	}
 	return img, nil
+}
+
+// keepUnnamed keeps an image that gets no name; one that has a name is kept by that.
+func (e *Engine) keepUnnamed(lock *store.Lock, img store.Image) error {
+	records, err := e.Store.Images()
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(records, func(have store.Image) bool { return have.Manifest == img.Manifest }) {
+		return nil
+	}
+	return e.Store.SetImage(lock, img)
+}
+
+// complete checks that all the image needs is there, while the lock keeps it from being removed.
+func (e *Engine) complete(d *draft) error {
+	for _, diffID := range d.layers {
+		if !e.Store.HasLayer(diffID) {
+			return fmt.Errorf("%w: %s", errGone, diffID)
+		}
+	}
+	manifest, err := image.ParseManifest(d.manifest)
+	if err != nil {
+		return err
+	}
+	for i, blob := range manifest.Layers {
+		if diffID := d.layers[i]; blob.Digest != diffID && !e.hasBlob(blob.Digest, diffID) {
+			return fmt.Errorf("%w: its blob %s", errGone, blob.Digest)
+		}
+	}
+	return nil
+}
+
+// hasBlob tells whether a layer's compressed form is in the store, or can be made again.
+func (e *Engine) hasBlob(blob, diffID image.Digest) bool {
+	return e.Store.HasBlob(blob) || e.reproducible(blob, diffID)
 }
 
 // newManifest makes the manifest of an image whose layers are kept as plain tars.
