@@ -24,22 +24,21 @@ const defaultMaxFiles = 1024
 //   - a seccomp filter needs CAP_SYS_ADMIN or no_new_privs: with the latter it comes last, so that
 //     it need not allow what is done here;
 //   - a parent-death signal is forgotten when user IDs change.
-func (m *maker) writeProgram(p *sys.Program) error {
-	process := m.spec.Process
+func (s *starter) writeProgram(p *sys.Program) error {
+	process := s.spec.Process
 	p.NotDumpable()
 	p.ResetSignals()
 	p.NewSession()
-	p.NewSessionKeyring()
-	for i, f := range m.stdio {
+	for i, f := range s.stdio {
 		p.Dup(f, i)
 	}
 	if process.Terminal {
-		p.ControllingTerminal(m.stdio[0])
+		p.ControllingTerminal(s.stdio[0])
 	}
-	if m.namespaces.cgroup {
+	if s.namespaces.cgroup {
 		p.Unshare(sys.NewCgroup)
 	}
-	proc, err := m.tree.mountProcs(p)
+	proc, err := s.tree.mountProcs(p)
 	if err != nil {
 		return err
 	}
@@ -53,27 +52,27 @@ func (m *maker) writeProgram(p *sys.Program) error {
 		return err
 	}
 	cwd := p.Chdir(process.Cwd)
-	if !process.NoNewPrivileges && len(m.cfg.Seccomp) > 0 {
-		p.Seccomp(m.cfg.Seccomp)
+	if !process.NoNewPrivileges && len(s.cfg.Seccomp) > 0 {
+		p.Seccomp(s.cfg.Seccomp)
 	}
-	if err := m.writeCredentials(p); err != nil {
+	if err := s.writeCredentials(p); err != nil {
 		return err
 	}
 	p.ChdirAgain(process.Cwd, cwd)
 	p.CloseOnExec()
-	if m.cfg.DieWithParent {
-		p.DieWithParent(m.self)
+	if s.cfg.DieWithParent {
+		p.DieWithParent(s.self)
 	}
-	for _, name := range append([]string{m.program.path}, m.program.interpreters...) {
+	for _, name := range append([]string{s.program.path}, s.program.interpreters...) {
 		p.RefuseMagicLinks(execStep, name)
 	}
 	if process.NoNewPrivileges {
 		p.NoNewPrivs()
-		if len(m.cfg.Seccomp) > 0 {
-			p.Seccomp(m.cfg.Seccomp)
+		if len(s.cfg.Seccomp) > 0 {
+			p.Seccomp(s.cfg.Seccomp)
 		}
 	}
-	p.Exec(execStep, m.program.path, process.Args, process.Env)
+	p.Exec(execStep, s.program.path, process.Args, process.Env)
 	return nil
 }
 
@@ -100,8 +99,8 @@ func writeLimits(p *sys.Program, process *specs.Process) error {
 }
 
 // writeCredentials makes root the container's user with the container's capabilities.
-func (m *maker) writeCredentials(p *sys.Program) error {
-	caps := m.spec.Process.Capabilities
+func (s *starter) writeCredentials(p *sys.Program) error {
+	caps := s.spec.Process.Capabilities
 	if caps == nil {
 		caps = &specs.LinuxCapabilities{}
 	}
@@ -110,7 +109,7 @@ func (m *maker) writeCredentials(p *sys.Program) error {
 		return err
 	}
 	allowed := all
-	if m.tree.noDevices {
+	if s.noDevices {
 		// Who can make the node of a disk could read it.
 		mknod, err := sys.ParseCaps([]string{"CAP_MKNOD"})
 		if err != nil {
@@ -128,7 +127,7 @@ func (m *maker) writeCredentials(p *sys.Program) error {
 		sets[i] = set & allowed
 	}
 	p.BoundCaps(all, sets[0])
-	user := m.spec.Process.User
+	user := s.spec.Process.User
 	p.SetGroups(user.AdditionalGids)
 	p.SetUser(user.UID, user.GID)
 	p.SetCaps(sets[1], sets[2], sets[3], sets[4])

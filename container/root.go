@@ -18,7 +18,7 @@ func OpenRoot(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // read only
 	return sys.CloneTree(f, true)
 }
 
@@ -97,7 +97,7 @@ func makeEntry(root *os.File, dir, name string, isDir bool) (target string, err 
 	if err != nil {
 		return "", err
 	}
-	defer parent.Close()
+	defer parent.Close() //nolint:errcheck // O_PATH
 	if isDir {
 		err = sys.MakeDir(parent, name, 0o755)
 	} else {
@@ -110,7 +110,7 @@ func makeEntry(root *os.File, dir, name string, isDir bool) (target string, err 
 	if err != nil {
 		return "", err
 	}
-	defer entry.Close()
+	defer entry.Close() //nolint:errcheck // O_PATH
 	node, err := sys.StatNode(entry)
 	if err != nil || node.Type != sys.TypeSymlink {
 		return "", err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -20,6 +21,8 @@ type progress struct {
 	out  io.Writer
 	size func() (cols, rows uint16, err error) // of the terminal; nil if it is none
 	push bool
+	// completed is what is said of a transfer that has come to its end, if that is no "Pull complete".
+	completed string
 
 	mu        sync.Mutex
 	transfers []*transfer
@@ -112,7 +115,7 @@ func (p *progress) event(t engine.Transfer) string {
 		if p.push {
 			return "Pushed"
 		}
-		return "Pull complete"
+		return cmp.Or(p.completed, "Pull complete")
 	case engine.Exists:
 		if p.push {
 			return "Layer already exists"
