@@ -62,13 +62,17 @@ func BenchmarkRun(b *testing.B) {
 		spec.Process.Args = []string{"true"}
 		spec.Hostname = "bench"
 		spec.Linux.CgroupsPath = "tarn-bench/" + strconv.Itoa(os.Getpid()) + "-" + strconv.Itoa(i)
-		p, err := container.Start(b.Context(), container.Config{Spec: spec, Root: root})
+		c := container.New(spec)
+		p, err := c.Start(b.Context(), container.Config{Root: root})
 		if err != nil {
 			b.Fatal(err)
 		}
 		_ = root.Close()
 		if status, err := p.Wait(); status != 0 || err != nil {
 			b.Fatal(status, err)
+		}
+		if err := c.Close(); err != nil {
+			b.Fatal(err)
 		}
 	}
 }

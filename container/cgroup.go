@@ -64,7 +64,7 @@ func isFS(dir string, magic int64) bool {
 	if err != nil {
 		return false
 	}
-	defer f.Close() //nolint:errcheck // O_PATH
+	defer f.Close()
 	got, err := sys.FSType(f)
 	return err == nil && got == magic
 }

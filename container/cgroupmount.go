@@ -4,86 +4,70 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/tarnfs/tarn/internal/sys"
 )
 
-// mountCgroups shows the container its cgroups. A cgroup file system mounted from inside a cgroup
-// namespace has that namespace's root as its root; a bind mount of that directory from the host's
-// mount is the same thing (the kernel has one superblock per hierarchy), costs less, and needs
-// nobody in the namespace yet.
+// makeCgroups makes what shows the container its cgroups. A cgroup file system mounted from inside
+// a cgroup namespace has that namespace's root as its root; a bind mount of that directory from the
+// host's mount is the same thing (the kernel has one superblock per hierarchy), costs less, and
+// needs nobody in the namespace yet.
 //
 // Where there are hierarchies of version 1, the layout is the host's: a tmpfs with a directory
-// for each, and "unified".
-func (t *tree) mountCgroups(dest string, o mountOptions) error {
-	target, err := mountPoint(t.root, dest, directory)
-	if err != nil {
+// for each, and "unified". A host without cgroups gives an empty tmpfs.
+func (t *tree) makeCgroups(m *mount) (err error) {
+	if len(t.host.legacy) == 0 && t.host.unified.mount != "" {
+		m.made, err = t.bindHierarchy(t.host.unified, m.options)
 		return err
 	}
-	defer target.Close() //nolint:errcheck // O_PATH
-	if len(t.host.legacy) == 0 {
-		if t.host.unified.mount == "" {
-			return nil // a host without cgroups
-		}
-		return t.bindHierarchy(t.host.unified, target, o)
-	}
-	// The tmpfs becomes read-only when it is filled.
-	tmpfs, err := newFS("tmpfs", "tmpfs", [][2]string{{"mode", "755"}}, o.set&^sys.AttrReadOnly)
-	if err != nil {
+	// It becomes read-only when it is filled.
+	if m.made, err = newFS("tmpfs", "tmpfs", [][2]string{{"mode", "755"}}, m.options.set&^sys.AttrReadOnly); err != nil {
 		return err
 	}
-	defer tmpfs.Close() //nolint:errcheck // attached
-	if err := sys.MoveMount(tmpfs, target); err != nil {
-		return err
-	}
+	t.keep(m.made)
 	all := t.host.legacy
 	if t.host.unified.mount != "" {
 		all = append(all, t.host.unified)
 	}
 	for _, h := range all {
-		if err := t.bindHierarchyIn(tmpfs, h, o); err != nil {
+		name := path.Base(h.mount)
+		if err := sys.MakeDir(m.made, name, 0o755); err != nil {
 			return err
 		}
+		bind, err := t.bindHierarchy(h, m.options)
+		if err != nil {
+			return err
+		}
+		m.inside = append(m.inside, innerMount{name, bind})
 	}
-	return sys.SetMountAttr(tmpfs, false, o.set, 0, 0)
+	return nil
 }
 
-func (t *tree) bindHierarchyIn(tmpfs *os.File, h hierarchy, o mountOptions) error {
-	name := path.Base(h.mount)
-	if err := sys.MakeDir(tmpfs, name, 0o755); err != nil {
-		return err
-	}
-	target, err := sys.OpenEntry(tmpfs, name, sys.OpenDirectory)
-	if err != nil {
-		return err
-	}
-	defer target.Close() //nolint:errcheck // O_PATH
-	return t.bindHierarchy(h, target, o)
-}
-
-// bindHierarchy attaches the part of a hierarchy that the container may see.
-func (t *tree) bindHierarchy(h hierarchy, target *os.File, o mountOptions) error {
+// bindHierarchy gives the part of a hierarchy that the container may see.
+func (t *tree) bindHierarchy(h hierarchy, o mountOptions) (*os.File, error) {
 	source, err := sys.OpenSource(t.visible(h))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer source.Close() //nolint:errcheck // O_PATH
-	mount, err := sys.CloneTree(source, false)
+	defer source.Close()
+	bind, err := sys.CloneTree(source, false)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer mount.Close() //nolint:errcheck // attached
-	if err := sys.SetMountAttr(mount, false, o.set, o.clear, sys.PropagationPrivate); err != nil {
-		return fmt.Errorf("cgroup %s: %w", h.mount, err)
+	t.keep(bind)
+	if err := sys.SetMountAttr(bind, false, o.set, o.clear, sys.PropagationPrivate); err != nil {
+		return nil, fmt.Errorf("cgroup %s: %w", h.mount, err)
 	}
-	return t.attach(mount, target, mountOptions{propagation: o.propagation})
+	return bind, nil
 }
 
 // visible is the directory on the host that is the root of what the container sees of a hierarchy.
 func (t *tree) visible(h hierarchy) string {
-	if !hasNamespace(t.spec, specs.CgroupNamespace) {
+	if !hasNamespace(t.spec, specs.CgroupNamespace) || strings.HasPrefix(h.self, "/..") {
+		// What lies above the root of our own cgroup namespace has no name here.
 		return h.mount
 	}
 	if h.mount == t.host.unified.mount && t.own != nil {

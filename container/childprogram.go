@@ -24,21 +24,22 @@ const defaultMaxFiles = 1024
 //   - a seccomp filter needs CAP_SYS_ADMIN or no_new_privs: with the latter it comes last, so that
 //     it need not allow what is done here;
 //   - a parent-death signal is forgotten when user IDs change.
-func (s *starter) writeProgram(p *sys.Program) error {
-	process := s.spec.Process
+func (m *maker) writeProgram(p *sys.Program) error {
+	process := m.spec.Process
 	p.NotDumpable()
 	p.ResetSignals()
 	p.NewSession()
-	for i, f := range s.stdio {
+	p.NewSessionKeyring()
+	for i, f := range m.stdio {
 		p.Dup(f, i)
 	}
 	if process.Terminal {
-		p.ControllingTerminal(s.stdio[0])
+		p.ControllingTerminal(m.stdio[0])
 	}
-	if s.namespaces.cgroup {
+	if m.namespaces.cgroup {
 		p.Unshare(sys.NewCgroup)
 	}
-	proc, err := s.tree.mountProcs(p)
+	proc, err := m.tree.mountProcs(p)
 	if err != nil {
 		return err
 	}
@@ -52,27 +53,27 @@ func (s *starter) writeProgram(p *sys.Program) error {
 		return err
 	}
 	cwd := p.Chdir(process.Cwd)
-	if !process.NoNewPrivileges && len(s.cfg.Seccomp) > 0 {
-		p.Seccomp(s.cfg.Seccomp)
+	if !process.NoNewPrivileges && len(m.cfg.Seccomp) > 0 {
+		p.Seccomp(m.cfg.Seccomp)
 	}
-	if err := s.writeCredentials(p); err != nil {
+	if err := m.writeCredentials(p); err != nil {
 		return err
 	}
 	p.ChdirAgain(process.Cwd, cwd)
 	p.CloseOnExec()
-	if s.cfg.DieWithParent {
-		p.DieWithParent(s.self)
+	if m.cfg.DieWithParent {
+		p.DieWithParent(m.self)
 	}
-	for _, name := range append([]string{s.program.path}, s.program.interpreters...) {
+	for _, name := range append([]string{m.program.path}, m.program.interpreters...) {
 		p.RefuseMagicLinks(execStep, name)
 	}
 	if process.NoNewPrivileges {
 		p.NoNewPrivs()
-		if len(s.cfg.Seccomp) > 0 {
-			p.Seccomp(s.cfg.Seccomp)
+		if len(m.cfg.Seccomp) > 0 {
+			p.Seccomp(m.cfg.Seccomp)
 		}
 	}
-	p.Exec(execStep, s.program.path, process.Args, process.Env)
+	p.Exec(execStep, m.program.path, process.Args, process.Env)
 	return nil
 }
 
@@ -99,8 +100,8 @@ func writeLimits(p *sys.Program, process *specs.Process) error {
 }
 
 // writeCredentials makes root the container's user with the container's capabilities.
-func (s *starter) writeCredentials(p *sys.Program) error {
-	caps := s.spec.Process.Capabilities
+func (m *maker) writeCredentials(p *sys.Program) error {
+	caps := m.spec.Process.Capabilities
 	if caps == nil {
 		caps = &specs.LinuxCapabilities{}
 	}
@@ -109,7 +110,7 @@ func (s *starter) writeCredentials(p *sys.Program) error {
 		return err
 	}
 	allowed := all
-	if s.noDevices {
+	if m.tree.noDevices {
 		// Who can make the node of a disk could read it.
 		mknod, err := sys.ParseCaps([]string{"CAP_MKNOD"})
 		if err != nil {
@@ -127,7 +128,7 @@ func (s *starter) writeCredentials(p *sys.Program) error {
 		sets[i] = set & allowed
 	}
 	p.BoundCaps(all, sets[0])
-	user := s.spec.Process.User
+	user := m.spec.Process.User
 	p.SetGroups(user.AdditionalGids)
 	p.SetUser(user.UID, user.GID)
 	p.SetCaps(sets[1], sets[2], sets[3], sets[4])

@@ -30,11 +30,8 @@ var (
 	ErrNotExecutable = errors.New("cannot be executed")
 )
 
-// Config says what to start.
+// Config says with what a container starts, besides its specification.
 type Config struct {
-	// Spec is the container. Root.Path is not read: Root below is the root. A relative
-	// Linux.CgroupsPath is made below the root of the cgroup2 hierarchy; "" makes no cgroup.
-	Spec *specs.Spec
 	// Root is the root file system as a mount that is not attached anywhere (fsmount(2) or
 	// open_tree(2) with OPEN_TREE_CLONE; see [OpenRoot]). It is attached in the container's mount
 	// namespace only, and gone with it. The caller closes the file after Start.
@@ -43,10 +40,19 @@ type Config struct {
 	// caller's. With Spec.Process.Terminal they must be nil: see [Process.Terminal].
 	Stdin, Stdout, Stderr *os.File
 	// Seccomp is the system call filter as the kernel takes it (an array of struct sock_filter);
-	// nil filters nothing. Spec.Linux.Seccomp is not read.
+	// nil filters nothing. The specification's Linux.Seccomp is not read.
 	Seccomp []byte
 	// DieWithParent kills the container when this program dies.
 	DieWithParent bool
+}
+
+// Container is a container that is being made.
+type Container struct {
+	spec   *specs.Spec
+	orders chan order    // what to do with what is made; closed for nothing
+	gone   chan struct{} // closed when the maker is done, if it never was to start anything
+	err    error         // of giving back; valid then
+	used   bool
 }
 
 // Process is a container's first process. When it ends, every process of its pid namespace ends.
@@ -59,17 +65,54 @@ type Process struct {
 	err      error
 }
 
-// Start makes the namespaces, the mounts and the cgroup, and executes the program. When it
-// returns without error, the program is running (execve has succeeded). When it fails or ctx
-// ends first, nothing is left behind. ctx has no bearing on the process once it runs.
+// New begins to make a container: its namespaces, its cgroup and the kernel's file systems, all
+// that needs no root file system. It does so on a thread of its own, while the caller gets the root
+// ready; errors come out of Start. The caller closes the container.
+//
+// Of the specification, Root.Path is not read. A relative Linux.CgroupsPath is made below the root
+// of the cgroup2 hierarchy; "" makes no cgroup. Until Start only Process may still change.
+func New(spec *specs.Spec) *Container {
+	c := &Container{spec: spec, orders: make(chan order), gone: make(chan struct{})}
+	onOwnThread(c.live)
+	return c
+}
+
+// Start puts the file system together and executes the program. When it returns without error,
+// the program is running (execve has succeeded). When it fails or ctx ends first, nothing is left
+// behind. ctx has no bearing on the process once it runs. Start is called once, in the mount
+// namespace in which the sources of bind mounts are meant.
 //
 // [ExitCode] tells which exit status a failure stands for.
-func Start(ctx context.Context, cfg Config) (*Process, error) {
-	s, err := newStarter(cfg)
+func (c *Container) Start(ctx context.Context, cfg Config) (*Process, error) {
+	if c.used {
+		return nil, errors.New("a container is started once")
+	}
+	if err := validate(c.spec, cfg); err != nil {
+		return nil, err
+	}
+	sources, err := cloneSources(c.spec.Mounts)
 	if err != nil {
 		return nil, err
 	}
-	return s.start(ctx)
+	defer sources.close()
+	c.used = true
+	start := func(m *maker) (*Process, error) { return m.start(ctx, cfg, sources) }
+	o := order{start: start, result: make(chan started)}
+	c.orders <- o
+	s := <-o.result
+	return s.process, explainUnsupported(s.err)
+}
+
+// Close gives back what was made, unless a process was started. It must not be called while Start
+// runs; a second call does nothing.
+func (c *Container) Close() error {
+	if !c.used {
+		c.used = true
+		close(c.orders)
+		<-c.gone
+		return c.err
+	}
+	return nil
 }
 
 // Pid is the process's ID in the pid namespace of this program.

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -31,8 +32,12 @@ func defaultDevices() []device {
 // has.
 func devLinks() [][2]string {
 	return [][2]string{
-		{"fd", "/proc/self/fd"}, {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"}, {"stderr", "/proc/self/fd/2"},
-		{"core", "/proc/kcore"}, {"ptmx", "pts/ptmx"},
+		{"fd", "/proc/self/fd"},
+		{"stdin", "/proc/self/fd/0"},
+		{"stdout", "/proc/self/fd/1"},
+		{"stderr", "/proc/self/fd/2"},
+		{"core", "/proc/kcore"},
+		{"ptmx", "pts/ptmx"},
 	}
 }
 
@@ -55,6 +60,33 @@ func fillDev(dev *os.File) error {
 		if err := sys.MakeSymlink(dev, l[0], l[1]); err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("/dev: %w", err)
 		}
+	}
+	return nil
+}
+
+// finishDev fills /dev if that is none of the mounts, makes the devices of the specification, and
+// makes /dev read-only if it is to be.
+func (t *tree) finishDev() error {
+	if t.dev == nil {
+		dev, err := mountPoint(t.root, "/dev", directory)
+		if err != nil {
+			return err
+		}
+		t.dev = t.keep(dev)
+	}
+	if !t.filled {
+		if err := fillDev(t.dev); err != nil {
+			return err
+		}
+	}
+	for _, d := range t.spec.Linux.Devices {
+		if err := addDevice(t.root, d); err != nil {
+			return err
+		}
+	}
+	i := slices.IndexFunc(t.mounts, func(m mount) bool { return m.dest == "/dev" && !m.options.bind })
+	if i >= 0 && t.mounts[i].options.set&sys.AttrReadOnly != 0 {
+		return sys.SetMountAttr(t.dev, false, sys.AttrReadOnly, 0, 0)
 	}
 	return nil
 }
@@ -92,7 +124,7 @@ func addDevice(root *os.File, d specs.LinuxDevice) error {
 	if err != nil {
 		return fmt.Errorf("device %s: %w", d.Path, err)
 	}
-	defer parent.Close() //nolint:errcheck // O_PATH
+	defer parent.Close()
 	name := path.Base(d.Path)
 	err = sys.MakeNode(parent, name, mode|uint32(perm), uint32(d.Major), uint32(d.Minor))
 	if errors.Is(err, fs.ErrExist) {

@@ -105,7 +105,7 @@ func executable(root *os.File, name string) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNotExecutable, err)
 	}
-	defer f.Close() //nolint:errcheck // O_PATH
+	defer f.Close()
 	node, err := sys.StatNode(f)
 	switch {
 	case err != nil:
@@ -133,7 +133,7 @@ func shebang(root *os.File, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	buf := make([]byte, shebangSize)
 	n, err := io.ReadFull(f, buf)
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {

@@ -2,7 +2,11 @@ package container
 
 import (
 	"fmt"
+	"path"
+	"slices"
 	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/tarnfs/tarn/internal/sys"
 )
@@ -19,66 +23,117 @@ type mountOptions struct {
 	data [][2]string
 }
 
-func (o *mountOptions) readOnly() bool { return o.set&sys.AttrReadOnly != 0 }
-
 // attribute is what an option of mount(8) means for mount_setattr(2).
 type attribute struct{ set, clear uint64 }
 
-// attributes gives the options that are attributes of a mount. Each also exists with an "r" before
-// it, for the mount and all below (config.md, "Linux mount options").
-func attributes() map[string]attribute {
-	flag := func(bit uint64) attribute { return attribute{set: bit} }
-	off := func(bit uint64) attribute { return attribute{clear: bit} }
+// attributeOf gives what an option means that is an attribute of a mount; false if it is none. Each
+// also exists with an "r" before it, for the mount and all below (config.md, "Linux mount
+// options").
+func attributeOf(option string) (attribute, bool) {
+	flag := func(bit uint64) (attribute, bool) { return attribute{set: bit}, true }
+	off := func(bit uint64) (attribute, bool) { return attribute{clear: bit}, true }
 	// The access time settings are one field: to set one, the field must be cleared.
-	atime := func(bits uint64) attribute { return attribute{set: bits, clear: sys.AttrAtimeMask} }
-	return map[string]attribute{
-		"ro": flag(sys.AttrReadOnly), "rw": off(sys.AttrReadOnly),
-		"nosuid": flag(sys.AttrNoSuid), "suid": off(sys.AttrNoSuid),
-		"nodev": flag(sys.AttrNoDev), "dev": off(sys.AttrNoDev),
-		"noexec": flag(sys.AttrNoExec), "exec": off(sys.AttrNoExec),
-		"nosymfollow": flag(sys.AttrNoSymFollow), "symfollow": off(sys.AttrNoSymFollow),
-		"nodiratime": flag(sys.AttrNoDirAtime), "diratime": off(sys.AttrNoDirAtime),
-		"noatime": atime(sys.AttrNoAtime), "atime": atime(sys.AttrRelAtime),
-		"relatime": atime(sys.AttrRelAtime), "norelatime": atime(sys.AttrStrictAtime),
-		"strictatime": atime(sys.AttrStrictAtime), "nostrictatime": atime(sys.AttrRelAtime),
+	atime := func(bits uint64) (attribute, bool) { return attribute{set: bits, clear: sys.AttrAtimeMask}, true }
+	switch option {
+	case "ro":
+		return flag(sys.AttrReadOnly)
+	case "rw":
+		return off(sys.AttrReadOnly)
+	case "nosuid":
+		return flag(sys.AttrNoSuid)
+	case "suid":
+		return off(sys.AttrNoSuid)
+	case "nodev":
+		return flag(sys.AttrNoDev)
+	case "dev":
+		return off(sys.AttrNoDev)
+	case "noexec":
+		return flag(sys.AttrNoExec)
+	case "exec":
+		return off(sys.AttrNoExec)
+	case "nosymfollow":
+		return flag(sys.AttrNoSymFollow)
+	case "symfollow":
+		return off(sys.AttrNoSymFollow)
+	case "nodiratime":
+		return flag(sys.AttrNoDirAtime)
+	case "diratime":
+		return off(sys.AttrNoDirAtime)
+	case "noatime":
+		return atime(sys.AttrNoAtime)
+	case "relatime", "atime", "nostrictatime":
+		return atime(sys.AttrRelAtime)
+	case "strictatime", "norelatime":
+		return atime(sys.AttrStrictAtime)
 	}
+	return attribute{}, false
 }
 
-// propagations gives the propagation types. Each also exists with an "r" before it.
-func propagations() map[string]uint64 {
-	return map[string]uint64{
-		"private": sys.PropagationPrivate, "slave": sys.PropagationSlave,
-		"shared": sys.PropagationShared, "unbindable": sys.PropagationUnbindable,
+// propagationOf gives a propagation type by its name, 0 if it is none. Each also exists with an "r"
+// before it, for the mount and all below.
+func propagationOf(option string) uint64 {
+	switch option {
+	case "private":
+		return sys.PropagationPrivate
+	case "slave":
+		return sys.PropagationSlave
+	case "shared":
+		return sys.PropagationShared
+	case "unbindable":
+		return sys.PropagationUnbindable
 	}
+	return 0
+}
+
+// has tells whether the file system is given an option of that name.
+func (o *mountOptions) has(key string) bool {
+	return slices.ContainsFunc(o.data, func(d [2]string) bool { return d[0] == key })
 }
 
 func parseOptions(options []string) (mountOptions, error) {
-	attrs, props := attributes(), propagations()
 	var o mountOptions
 	for _, option := range options {
-		tree, isTree := strings.CutPrefix(option, "r")
-		switch {
-		case option == "" || option == "defaults":
-		case option == "bind":
-			o.bind = true
-		case option == "rbind":
-			o.bind, o.recursive = true, true
-		case option == "tmpcopyup", option == "copy-symlink", option == "idmap", option == "ridmap", option == "remount":
-			return o, fmt.Errorf("mount option %q: %w", option, ErrUnsupported)
-		case props[option] != 0:
-			o.propagation, o.propagateTree = props[option], false
-		case isTree && props[tree] != 0:
-			o.propagation, o.propagateTree = props[tree], true
-		case attrs[option] != attribute{}:
-			apply(attrs[option], &o.set, &o.clear)
-		case isTree && attrs[tree] != attribute{}:
-			apply(attrs[tree], &o.treeSet, &o.treeClear)
-		default:
-			key, value, _ := strings.Cut(option, "=")
-			o.data = append(o.data, [2]string{key, value})
+		if err := o.add(option); err != nil {
+			return o, err
 		}
 	}
 	return o, nil
+}
+
+func (o *mountOptions) add(option string) error {
+	switch option {
+	case "", "defaults":
+		return nil
+	case "bind":
+		o.bind = true
+		return nil
+	case "rbind":
+		o.bind, o.recursive = true, true
+		return nil
+	case "tmpcopyup", "copy-symlink", "idmap", "ridmap", "remount":
+		return fmt.Errorf("mount option %q: %w", option, ErrUnsupported)
+	}
+	if p := propagationOf(option); p != 0 {
+		o.propagation, o.propagateTree = p, false
+		return nil
+	}
+	if a, ok := attributeOf(option); ok {
+		apply(a, &o.set, &o.clear)
+		return nil
+	}
+	if tree, ok := strings.CutPrefix(option, "r"); ok {
+		if p := propagationOf(tree); p != 0 {
+			o.propagation, o.propagateTree = p, true
+			return nil
+		}
+		if a, ok := attributeOf(tree); ok {
+			apply(a, &o.treeSet, &o.treeClear)
+			return nil
+		}
+	}
+	key, value, _ := strings.Cut(option, "=")
+	o.data = append(o.data, [2]string{key, value})
+	return nil
 }
 
 // apply has the last of contradicting options win.
@@ -86,3 +141,11 @@ func apply(a attribute, set, clearBits *uint64) {
 	*set = *set&^a.clear | a.set
 	*clearBits = *clearBits&^a.set | a.clear
 }
+
+// isBind tells whether a mount is a bind mount: its options say so, whatever its type is.
+func isBind(m specs.Mount) bool {
+	return slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
+}
+
+// destination is the clean absolute path of a mount in the container.
+func destination(m specs.Mount) string { return path.Clean("/" + m.Destination) }

@@ -2,27 +2,39 @@ package container
 
 import (
 	"fmt"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
-
 	"github.com/tarnfs/tarn/internal/sys"
 )
 
+// procMount is a procfs to be mounted, with what will cover parts of it.
+type procMount struct {
+	target  *os.File
+	options mountOptions
+	covers  []cover
+}
+
+// cover is a mount to be attached at a path below a procfs.
+type cover struct {
+	path  string
+	mount *os.File
+}
+
 // addProc prepares a procfs mount.
-func (t *tree) addProc(dest string, o mountOptions) error {
-	target, err := plainDirectory(t.root, dest, directory)
+func (t *tree) addProc(m *mount) error {
+	target, err := plainDirectory(t.root, m.dest, directory)
 	if err != nil {
 		return err
 	}
 	p := t.proc
-	if dest != "/proc" || p == nil || p.target != nil {
+	if m.dest != "/proc" || p == nil || p.target != nil {
 		p = &procMount{}
 		t.procs = append(t.procs, p)
 	}
-	p.target, p.options = t.keep(target), o
+	p.target, p.options = t.keep(target), m.options
 	return nil
 }
 
@@ -37,18 +49,14 @@ func coverable() []string {
 }
 
 // coverProc prepares a bind mount onto a file of /proc.
-func (t *tree) coverProc(m specs.Mount, dest string, o mountOptions) error {
-	if dest == "/proc" || !o.bind || !slices.Contains(coverable(), dest[len("/proc/"):]) {
+func (t *tree) coverProc(m *mount, from *source) error {
+	if m.dest == "/proc" || from == nil || !slices.Contains(coverable(), m.dest[len("/proc/"):]) {
 		return fmt.Errorf("%w: this cannot be mounted over inside /proc", ErrSpec)
 	}
-	mount, kind, err := t.cloneSource(m, o)
-	if err != nil {
-		return err
-	}
-	if kind == directory {
+	if from.kind == directory {
 		return fmt.Errorf("%w: %s is a directory", ErrSpec, m.Source)
 	}
-	t.proc.covers = append(t.proc.covers, cover{dest[len("/proc/"):], mount})
+	t.proc.covers = append(t.proc.covers, cover{m.dest[len("/proc/"):], from.mount})
 	return nil
 }
 

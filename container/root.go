@@ -18,7 +18,7 @@ func OpenRoot(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	return sys.CloneTree(f, true)
 }
 
@@ -97,7 +97,7 @@ func makeEntry(root *os.File, dir, name string, isDir bool) (target string, err 
 	if err != nil {
 		return "", err
 	}
-	defer parent.Close() //nolint:errcheck // O_PATH
+	defer parent.Close()
 	if isDir {
 		err = sys.MakeDir(parent, name, 0o755)
 	} else {
@@ -110,7 +110,7 @@ func makeEntry(root *os.File, dir, name string, isDir bool) (target string, err 
 	if err != nil {
 		return "", err
 	}
-	defer entry.Close() //nolint:errcheck // O_PATH
+	defer entry.Close()
 	node, err := sys.StatNode(entry)
 	if err != nil || node.Type != sys.TypeSymlink {
 		return "", err

@@ -10,17 +10,17 @@ import (
 )
 
 // openStdio opens what becomes descriptors 0, 1 and 2.
-func (s *starter) openStdio() error {
-	if s.spec.Process.Terminal {
-		return s.openTerminal()
+func (m *maker) openStdio() error {
+	if m.spec.Process.Terminal {
+		return m.openTerminal()
 	}
-	for i, f := range []*os.File{s.cfg.Stdin, s.cfg.Stdout, s.cfg.Stderr} {
+	for i, f := range []*os.File{m.cfg.Stdin, m.cfg.Stdout, m.cfg.Stderr} {
 		if f == nil {
 			null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 			if err != nil {
 				return err
 			}
-			s.stdio[i] = s.keep(null)
+			m.stdio[i] = m.keep(null)
 			continue
 		}
 		// Above 2, where no other of the three can take its place.
@@ -28,8 +28,8 @@ func (s *starter) openStdio() error {
 		if err != nil {
 			return err
 		}
-		s.stdio[i] = s.keep(dup)
-		if err := s.givePipe(dup); err != nil {
+		m.stdio[i] = m.keep(dup)
+		if err := m.givePipe(dup); err != nil {
 			return err
 		}
 	}
@@ -38,12 +38,12 @@ func (s *starter) openStdio() error {
 
 // givePipe makes the container's user the owner of a pipe, so that opening /dev/stdout works as it
 // does in other engines. Files and terminals are their owner's and stay so.
-func (s *starter) givePipe(f *os.File) error {
+func (m *maker) givePipe(f *os.File) error {
 	node, err := sys.StatNode(f)
-	if err != nil || node.Type != sys.TypeFifo || s.spec.Process.User.UID == 0 {
+	if err != nil || node.Type != sys.TypeFifo || m.spec.Process.User.UID == 0 {
 		return err
 	}
-	if err := f.Chown(int(s.spec.Process.User.UID), -1); err != nil && !errors.Is(err, fs.ErrPermission) {
+	if err := f.Chown(int(m.spec.Process.User.UID), -1); err != nil && !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
 	return nil
@@ -51,41 +51,41 @@ func (s *starter) givePipe(f *os.File) error {
 
 // openTerminal makes a terminal in the container's own devpts, where its programs find it by name
 // too, and shows it as /dev/console.
-func (s *starter) openTerminal() error {
-	if s.tree.pts == nil {
+func (m *maker) openTerminal() error {
+	if m.tree.pts == nil {
 		return fmt.Errorf("%w: a terminal needs a devpts mount on /dev/pts", ErrSpec)
 	}
-	master, slave, err := sys.OpenTerminal(s.tree.pts)
+	master, slave, err := sys.OpenTerminal(m.tree.pts)
 	if err != nil {
 		return err
 	}
-	s.terminal = master
-	s.keep(slave)
-	s.stdio = [3]*os.File{slave, slave, slave}
-	if err := slave.Chown(int(s.spec.Process.User.UID), -1); err != nil {
+	m.terminal = master
+	m.keep(slave)
+	m.stdio = [3]*os.File{slave, slave, slave}
+	if err := slave.Chown(int(m.spec.Process.User.UID), -1); err != nil {
 		return err
 	}
-	if size := s.spec.Process.ConsoleSize; size != nil {
+	if size := m.spec.Process.ConsoleSize; size != nil {
 		if err := sys.SetTerminalSize(master, uint16(size.Width), uint16(size.Height)); err != nil {
 			return err
 		}
 	}
-	if err := s.mountConsole(slave); err != nil {
+	if err := m.mountConsole(slave); err != nil {
 		return fmt.Errorf("/dev/console: %w", err)
 	}
 	return nil
 }
 
-func (s *starter) mountConsole(slave *os.File) error {
-	if err := sys.MakeFile(s.tree.dev, "console", 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
+func (m *maker) mountConsole(slave *os.File) error {
+	if err := sys.MakeFile(m.tree.dev, "console", 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	// A link here would have the terminal mounted over any file of the container (CVE-2025-52565).
-	target, err := sys.OpenEntry(s.tree.dev, "console", sys.OpenNoFollow)
+	target, err := sys.OpenEntry(m.tree.dev, "console", sys.OpenNoFollow)
 	if err != nil {
 		return err
 	}
-	defer target.Close() //nolint:errcheck // O_PATH
+	defer target.Close()
 	node, err := sys.StatNode(target)
 	if err != nil {
 		return err
@@ -97,6 +97,6 @@ func (s *starter) mountConsole(slave *os.File) error {
 	if err != nil {
 		return err
 	}
-	defer console.Close() //nolint:errcheck // attached
+	defer console.Close()
 	return sys.MoveMount(console, target)
 }

@@ -65,7 +65,7 @@ func setSysctls(sysctls map[string]string) error {
 	if err != nil {
 		return err
 	}
-	defer dir.Close() //nolint:errcheck // O_PATH
+	defer dir.Close()
 	if magic, err := sys.FSType(dir); err != nil || magic != sys.MagicProc {
 		return fmt.Errorf("set sysctls: /proc is not procfs: %w", err)
 	}

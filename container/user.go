@@ -79,7 +79,7 @@ func readUserFile(root *os.File, name string) (io.Reader, error) {
 	if f, err = sys.OpenInRoot(root, name, sys.OpenRead); err != nil {
 		return nil, fmt.Errorf("/%s of the image: %w", name, err)
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, maxUserFile+1))
 	if err != nil {
 		return nil, fmt.Errorf("/%s of the image: %w", name, err)

@@ -9,23 +9,11 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// validate refuses what cannot be carried out, and what would otherwise be ignored.
-func validate(cfg Config) error {
-	spec := cfg.Spec
-	if spec == nil || spec.Process == nil || spec.Linux == nil {
-		return fmt.Errorf("%w: process or linux is missing", ErrSpec)
-	}
-	if cfg.Root == nil {
-		return fmt.Errorf("%w: no root", ErrSpec)
-	}
-	if len(cfg.Seccomp)%8 != 0 {
-		return fmt.Errorf("%w: the seccomp filter is no array of instructions", ErrSpec)
-	}
-	if err := validateProcess(spec.Process); err != nil {
-		return err
-	}
-	if spec.Process.Terminal && (cfg.Stdin != nil || cfg.Stdout != nil || cfg.Stderr != nil) {
-		return fmt.Errorf("%w: a container with a terminal takes no other standard files", ErrSpec)
+// validateSpec refuses what cannot be carried out, and what would otherwise be ignored, of a
+// specification whose process is not known yet.
+func validateSpec(spec *specs.Spec) error {
+	if spec == nil || spec.Linux == nil {
+		return fmt.Errorf("%w: linux is missing", ErrSpec)
 	}
 	if !hasNamespace(spec, specs.UTSNamespace) && (spec.Hostname != "" || spec.Domainname != "") {
 		return fmt.Errorf("%w: a host name needs a uts namespace", ErrSpec)
@@ -34,6 +22,26 @@ func validate(cfg Config) error {
 		return fmt.Errorf("%s: %w", name, ErrUnsupported)
 	}
 	return checkSysctls(spec)
+}
+
+// validate refuses the same of the rest.
+func validate(spec *specs.Spec, cfg Config) error {
+	if spec == nil || spec.Process == nil {
+		return fmt.Errorf("%w: process is missing", ErrSpec)
+	}
+	if cfg.Root == nil {
+		return fmt.Errorf("%w: no root", ErrSpec)
+	}
+	if len(cfg.Seccomp)%8 != 0 {
+		return fmt.Errorf("%w: the seccomp filter is no array of instructions", ErrSpec)
+	}
+	if spec.Process.Terminal && (cfg.Stdin != nil || cfg.Stdout != nil || cfg.Stderr != nil) {
+		return fmt.Errorf("%w: a container with a terminal takes no other standard files", ErrSpec)
+	}
+	if name := unsupportedProcess(spec.Process); name != "" {
+		return fmt.Errorf("%s: %w", name, ErrUnsupported)
+	}
+	return validateProcess(spec.Process)
 }
 
 func validateProcess(p *specs.Process) error {
@@ -57,37 +65,49 @@ func validateProcess(p *specs.Process) error {
 	return nil
 }
 
-// unsupported gives the name of the first part of the specification that is set and is not done.
+// part is a part of a specification that this runtime does not do.
+type part struct {
+	name string
+	set  bool
+}
+
+// firstSet gives the name of the first part that is set.
+func firstSet(parts ...part) string {
+	for _, p := range parts {
+		if p.set {
+			return p.name
+		}
+	}
+	return ""
+}
+
 func unsupported(spec *specs.Spec) string {
-	p, l := spec.Process, spec.Linux
+	l := spec.Linux
 	var resources specs.LinuxResources
 	if l.Resources != nil {
 		resources = *l.Resources
 		resources.Devices = nil
 	}
-	for _, part := range []struct {
-		name string
-		set  bool
-	}{
-		{"hooks", spec.Hooks != nil && !reflect.ValueOf(*spec.Hooks).IsZero()},
-		{"process.apparmorProfile", p.ApparmorProfile != ""},
-		{"process.selinuxLabel", p.SelinuxLabel != ""},
-		{"process.scheduler", p.Scheduler != nil},
-		{"process.ioPriority", p.IOPriority != nil},
-		{"process.execCPUAffinity", p.ExecCPUAffinity != nil},
-		{"linux.uidMappings", len(l.UIDMappings) > 0},
-		{"linux.gidMappings", len(l.GIDMappings) > 0},
-		{"linux.timeOffsets", len(l.TimeOffsets) > 0},
-		{"linux.resources (other than devices)", !reflect.ValueOf(resources).IsZero()},
-		{"linux.mountLabel", l.MountLabel != ""},
-		{"linux.intelRdt", l.IntelRdt != nil},
-		{"linux.memoryPolicy", l.MemoryPolicy != nil},
-		{"linux.personality", l.Personality != nil},
-		{"linux.netDevices", len(l.NetDevices) > 0},
-	} {
-		if part.set {
-			return part.name
-		}
-	}
-	return ""
+	return firstSet(
+		part{"hooks", spec.Hooks != nil && !reflect.ValueOf(*spec.Hooks).IsZero()},
+		part{"linux.uidMappings", len(l.UIDMappings) > 0},
+		part{"linux.gidMappings", len(l.GIDMappings) > 0},
+		part{"linux.timeOffsets", len(l.TimeOffsets) > 0},
+		part{"linux.resources (other than devices)", !reflect.ValueOf(resources).IsZero()},
+		part{"linux.mountLabel", l.MountLabel != ""},
+		part{"linux.intelRdt", l.IntelRdt != nil},
+		part{"linux.memoryPolicy", l.MemoryPolicy != nil},
+		part{"linux.personality", l.Personality != nil},
+		part{"linux.netDevices", len(l.NetDevices) > 0},
+	)
+}
+
+func unsupportedProcess(p *specs.Process) string {
+	return firstSet(
+		part{"process.apparmorProfile", p.ApparmorProfile != ""},
+		part{"process.selinuxLabel", p.SelinuxLabel != ""},
+		part{"process.scheduler", p.Scheduler != nil},
+		part{"process.ioPriority", p.IOPriority != nil},
+		part{"process.execCPUAffinity", p.ExecCPUAffinity != nil},
+	)
 }

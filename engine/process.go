@@ -2,10 +2,12 @@ package engine
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // processID names a process for good: numbers are given to other processes later, and counted anew
@@ -16,7 +18,8 @@ type processID struct {
 	Boot  string `json:",omitempty"` // the boot's own ID
 }
 
-// identify gives the name of a process that runs.
+// identify gives the name of a process. One that has ended and was waited for gives
+// [os.ErrProcessDone].
 func identify(pid int) (processID, error) {
 	start, _, err := processStart(pid)
 	if err != nil {
@@ -54,6 +57,9 @@ func bootID() (string, error) {
 func processStart(pid int) (start uint64, state byte, err error) {
 	path := "/proc/" + strconv.Itoa(pid) + "/stat"
 	stat, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) { // it may end while it is read
+		return 0, 0, fmt.Errorf("process %d: %w", pid, os.ErrProcessDone)
+	}
 	if err != nil {
 		return 0, 0, err
 	}

@@ -8,6 +8,8 @@ import (
 	"os"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/tarnfs/tarn/container"
 	"github.com/tarnfs/tarn/image"
 	"github.com/tarnfs/tarn/store"
@@ -49,59 +51,75 @@ func (e *Engine) Run(ctx context.Context, opts RunOptions) (status int, err erro
 	if err := checkNetwork(opts.Network); err != nil {
 		return 0, err
 	}
-	if _, err := parseSecurity(opts.SecurityOpt); err != nil {
-		return 0, err
-	}
 	streams := &attachment{
 		Stdin: opts.Stdin, Stdout: opts.Stdout, Stderr: opts.Stderr,
 		interactive: opts.Interactive, terminal: opts.Terminal,
 	}
-	streams.catch(opts.SigProxy)
-	c, config, err := e.create(ctx, &opts)
+	stop := streams.catch(opts.SigProxy)
+	defer stop()
+	l, err := e.create(ctx, &opts)
 	if err != nil {
 		return 0, err
 	}
-	process, err := e.start(ctx, c, config, streams)
+	process, lock, err := e.start(ctx, l, streams)
 	// The container is to be cleaned up even if this is interrupted.
 	cleanup := context.WithoutCancel(ctx)
 	if err != nil {
 		state := ContainerState{Status: StatusCreated, ExitCode: container.ExitCode(err), Error: err.Error()}
-		return 0, errors.Join(err, e.finish(cleanup, c, state))
+		return 0, errors.Join(err, l.made.Close(), e.finish(cleanup, l.Container, state))
 	}
+	// The container does not wait for its record, nor, if it is short, the record for its end.
+	recorded := make(chan error, 1)
+	go func() { recorded <- l.recordStart(process, lock) }()
 	status, err = streams.serve(ctx, process)
-	state := c.State
+	err = errors.Join(err, <-recorded)
+	state := l.State
 	state.Status, state.Process, state.ExitCode, state.FinishedAt = StatusExited, processID{}, status, time.Now().UTC()
-	return status, errors.Join(err, e.finish(cleanup, c, state))
+	return status, errors.Join(err, e.finish(cleanup, l.Container, state))
+}
+
+// launch is a container on its way from a name to a process.
+type launch struct {
+	*Container
+	config   *image.Config
+	security security
+	spec     *specs.Spec          // without the user, who is found in the root file system
+	made     *container.Container // being made from it
 }
 
 // ExitStatus gives the exit status that stands for an error of Run, as Docker has it: 127 if the
 // program was not found, 126 if it cannot be executed, otherwise 125.
 func ExitStatus(err error) int { return container.ExitCode(err) }
 
-// create records a new container of the image. From then on the image and its layers stay.
-func (e *Engine) create(ctx context.Context, opts *RunOptions) (*Container, *image.Config, error) {
-	c, config, err := e.createOf(ctx, opts)
+// create records a new container of the image, and begins to make it. From then on the image and
+// its layers stay.
+func (e *Engine) create(ctx context.Context, opts *RunOptions) (*launch, error) {
+	l, err := e.createOf(ctx, opts)
 	if errors.Is(err, ErrNoImage) && isBase(opts.Image) {
 		if _, err := e.imageOrBase(ctx, opts.Image); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		return e.createOf(ctx, opts)
 	}
-	return c, config, err
+	return l, err
 }
 
-func (e *Engine) createOf(ctx context.Context, opts *RunOptions) (_ *Container, _ *image.Config, err error) {
+func (e *Engine) createOf(ctx context.Context, opts *RunOptions) (_ *launch, err error) {
+	security, err := parseSecurity(opts.SecurityOpt)
+	if err != nil {
+		return nil, err
+	}
 	lock, err := e.Store.Shared(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, lock.Unlock()) }()
 	img, err := e.Image(opts.Image)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if err := checkPlatform(img); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	id := newID()
 	settings, err := newSettings(id, img, opts)
@@ -109,19 +127,24 @@ func (e *Engine) createOf(ctx context.Context, opts *RunOptions) (_ *Container, 
 		err = e.locateVolumes(settings.Mounts)
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	raw, err := json.Marshal(settings)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
+	l := &launch{config: img.Config, security: security, spec: newSpec(id, e.Store.ContainerDir(id), &settings)}
+	l.spec.Process.NoNewPrivileges = security.noNewPrivileges
+	// The namespaces are made while the disk is at work.
+	l.made = container.New(l.spec)
 	record, err := e.createNamed(lock, opts.Name, store.ContainerRecord{
 		ID: id, Manifest: img.Manifest, ImageID: img.ID, ImageName: opts.Image, Created: time.Now().UTC(), Config: raw,
 	}, !opts.Remove)
 	if err != nil {
-		return nil, nil, err
+		return nil, errors.Join(err, l.made.Close())
 	}
-	return &Container{Container: record, Settings: settings, State: ContainerState{Status: StatusCreated}}, img.Config, nil
+	l.Container = &Container{Container: record, Settings: settings, State: ContainerState{Status: StatusCreated}}
+	return l, nil
 }
 
 // createNamed makes up a name if the user gave none.
@@ -164,62 +187,74 @@ func (e *Engine) locateVolumes(mounts []MountPoint) (err error) {
 	return nil
 }
 
-// start starts a new container's process. With an error, nothing of it runs.
-func (e *Engine) start(ctx context.Context, c *Container, config *image.Config, streams *attachment) (_ *container.Process, err error) {
-	lock, err := c.Lock(ctx)
+// start starts a new container's process. Without an error the container is locked until that is
+// recorded; with one, nothing of it runs.
+func (e *Engine) start(ctx context.Context, l *launch, streams *attachment) (*container.Process, *store.Lock, error) {
+	lock, err := l.Lock(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	defer func() { err = errors.Join(err, lock.Unlock()) }()
-	root, err := e.mountContainer(ctx, c.Container, config, true, c.Settings.Host.AutoRemove)
+	process, err := e.startLocked(ctx, l, streams)
+	if err != nil {
+		return nil, nil, errors.Join(err, lock.Unlock())
+	}
+	return process, lock, nil
+}
+
+func (e *Engine) startLocked(ctx context.Context, l *launch, streams *attachment) (*container.Process, error) {
+	root, err := e.mountContainer(ctx, l.Container.Container, l.config, true, l.Settings.Host.AutoRemove)
 	if err != nil {
 		return nil, err
 	}
 	defer root.Close()
-	if err := e.prepareMounts(c, root); err != nil {
+	if err := e.prepareMounts(l.Container, root); err != nil {
 		return nil, err
 	}
-	if err := writeNetworkFiles(c.Container, &c.Settings); err != nil {
+	if err := writeNetworkFiles(l.Container.Container, &l.Settings); err != nil {
 		return nil, err
 	}
-	process, err := startProcess(ctx, c, root, streams)
-	if err != nil {
+	if err := setUser(l.spec, root, l.Settings.Config.User); err != nil {
 		return nil, err
 	}
-	c.State = ContainerState{Status: StatusRunning, StartedAt: time.Now().UTC()}
-	if c.State.Process, err = identify(process.Pid()); errors.Is(err, os.ErrNotExist) {
-		return process, nil // it has ended already
-	}
-	if err == nil {
-		err = c.WriteState(c.State)
-	}
-	if err != nil {
-		_ = process.Signal(killSignal)
-		_, waitErr := process.Wait()
-		return nil, errors.Join(err, waitErr)
-	}
-	return process, nil
+	return l.startProcess(ctx, root, streams)
 }
 
-func startProcess(ctx context.Context, c *Container, root *os.File, streams *attachment) (*container.Process, error) {
-	spec, err := newSpec(c, root)
-	if err != nil {
-		return nil, err
-	}
-	security, err := parseSecurity(c.Settings.Host.SecurityOpt)
-	if err != nil {
-		return nil, err
-	}
-	cfg := container.Config{Spec: spec, Root: root, DieWithParent: true}
-	if cfg.Seccomp, err = security.filter(spec); err != nil {
+func (l *launch) startProcess(ctx context.Context, root *os.File, streams *attachment) (_ *container.Process, err error) {
+	cfg := container.Config{Root: root, DieWithParent: true}
+	if cfg.Seccomp, err = l.security.filter(l.spec); err != nil {
 		return nil, err
 	}
 	defer streams.closeFiles()
-	if err := streams.prepare(&cfg); err != nil {
+	if err := streams.prepare(l.spec, &cfg); err != nil {
 		return nil, err
 	}
 	// A signal that comes now is for the container: a moment later it would be passed on.
-	return container.Start(context.WithoutCancel(ctx), cfg)
+	return l.made.Start(context.WithoutCancel(ctx), cfg)
+}
+
+// recordStart writes down that the container runs, and unlocks it. One that cannot be recorded is
+// killed: nobody would find it.
+func (l *launch) recordStart(process *container.Process, lock *store.Lock) (err error) {
+	defer func() { err = errors.Join(err, lock.Unlock()) }()
+	l.State = ContainerState{Status: StatusRunning, StartedAt: time.Now().UTC()}
+	l.State.Process, err = identify(process.Pid())
+	if errors.Is(err, os.ErrProcessDone) {
+		return nil
+	}
+	if err == nil {
+		err = l.WriteState(l.State)
+	}
+	if err != nil {
+		err = errors.Join(err, ignoreDone(process.Signal(killSignal)))
+	}
+	return err
+}
+
+func ignoreDone(err error) error {
+	if errors.Is(err, os.ErrProcessDone) {
+		return nil
+	}
+	return err
 }
 
 // finish records how a container ended, or removes it.

@@ -14,34 +14,35 @@ import (
 	"github.com/tarnfs/tarn/image"
 )
 
-// cgroupPath is where a container's processes are in the cgroup hierarchy.
-func cgroupPath(id string) string { return "tarn/" + id }
+// cgroupPath is where a container's processes are in the cgroup hierarchy. There is no cgroup above
+// it that would stay when the last container is gone.
+func cgroupPath(id string) string { return "tarn-" + id }
 
-// newSpec writes down a container for the runtime. root is its root file system, in which its user
-// is looked up.
-func newSpec(c *Container, root *os.File) (*specs.Spec, error) {
-	settings := &c.Settings
-	user, home, err := container.LookupUser(root, settings.Config.User)
-	if err != nil {
-		return nil, err
-	}
-	security, err := parseSecurity(settings.Host.SecurityOpt)
-	if err != nil {
-		return nil, err
-	}
+// newSpec writes down a container for the runtime, but for its user. dir is the container's
+// directory on the host.
+func newSpec(id, dir string, settings *ContainerSettings) *specs.Spec {
 	spec := container.DefaultSpec()
 	spec.Hostname = settings.Config.Hostname
 	spec.Root.Readonly = settings.Host.ReadonlyRootfs
-	spec.Linux.CgroupsPath = cgroupPath(c.ID)
-	spec.Mounts = specMounts(c, spec.Mounts)
+	spec.Linux.CgroupsPath = cgroupPath(id)
+	spec.Mounts = specMounts(dir, settings, spec.Mounts)
 	spec.Process.Args = slices.Concat([]string{settings.Path}, settings.Args)
 	spec.Process.Cwd = settings.Config.WorkingDir
-	spec.Process.User = user
-	spec.Process.Env = withHome(settings.Config.Env, home)
+	spec.Process.Env = settings.Config.Env
 	spec.Process.Terminal = settings.Host.Terminal
-	spec.Process.NoNewPrivileges = security.noNewPrivileges
 	setNetwork(spec, settings.Host.NetworkMode)
-	return spec, nil
+	return spec
+}
+
+// setUser looks up the user in the container's root file system.
+func setUser(spec *specs.Spec, root *os.File, name string) error {
+	user, home, err := container.LookupUser(root, name)
+	if err != nil {
+		return err
+	}
+	spec.Process.User = user
+	spec.Process.Env = withHome(spec.Process.Env, home)
+	return nil
 }
 
 func withHome(env []string, home string) []string {
@@ -53,8 +54,8 @@ func withHome(env []string, home string) []string {
 
 // specMounts adds the container's own mounts to those that every container has. One of a path that
 // is among these replaces it, with all below it.
-func specMounts(c *Container, defaults []specs.Mount) []specs.Mount {
-	own := ownMounts(c)
+func specMounts(dir string, settings *ContainerSettings, defaults []specs.Mount) []specs.Mount {
+	own := ownMounts(dir, settings)
 	mounts := slices.DeleteFunc(defaults, func(m specs.Mount) bool {
 		return slices.ContainsFunc(own, func(o specs.Mount) bool { return isBelow(m.Destination, o.Destination) })
 	})
@@ -64,18 +65,22 @@ func specMounts(c *Container, defaults []specs.Mount) []specs.Mount {
 	return mounts
 }
 
-func ownMounts(c *Container) []specs.Mount {
+func ownMounts(dir string, settings *ContainerSettings) []specs.Mount {
 	var mounts []specs.Mount
+	options := []string{"bind", propagationPrivate}
+	if settings.Host.ReadonlyRootfs {
+		options = append(options, "ro")
+	}
 	for _, name := range networkFiles() {
 		dest := path.Join("/etc", name)
-		taken := slices.ContainsFunc(c.Settings.Mounts, func(m MountPoint) bool { return m.Destination == dest })
+		taken := slices.ContainsFunc(settings.Mounts, func(m MountPoint) bool { return m.Destination == dest })
 		if !taken {
 			mounts = append(mounts, specs.Mount{
-				Destination: dest, Type: mountBind, Source: filepath.Join(c.Dir(), name), Options: []string{"bind", propagationPrivate},
+				Destination: dest, Type: mountBind, Source: filepath.Join(dir, name), Options: options,
 			})
 		}
 	}
-	for _, m := range c.Settings.Mounts {
+	for _, m := range settings.Mounts {
 		if m.Type == mountTmpfs {
 			mounts = append(mounts, specs.Mount{Destination: m.Destination, Type: "tmpfs", Source: "tmpfs", Options: m.tmpfsMountOptions()})
 			continue

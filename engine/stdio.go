@@ -35,13 +35,13 @@ var errNotTerminal = errors.New("the input is not a terminal: leave out -t, or -
 // prepare fills in the standard files. A terminal of ours is not handed to a container: it could
 // read there what is typed for others, and would believe to have one without -t. Pipes and
 // files are, so that no byte takes a detour.
-func (a *attachment) prepare(cfg *container.Config) (err error) {
+func (a *attachment) prepare(spec *specs.Spec, cfg *container.Config) (err error) {
 	if a.terminal {
 		if a.interactive && !isTerminal(a.Stdin) {
 			return errNotTerminal
 		}
 		if cols, rows, err := sys.TerminalSize(a.Stdout); err == nil {
-			cfg.Spec.Process.ConsoleSize = &specs.Box{Width: uint(cols), Height: uint(rows)}
+			spec.Process.ConsoleSize = &specs.Box{Width: uint(cols), Height: uint(rows)}
 		}
 		return nil
 	}
@@ -91,23 +91,38 @@ func (a *attachment) output(f *os.File) (*os.File, error) {
 	return w, nil
 }
 
-// catch begins to take signals for the container. Those that come before it runs wait.
-func (a *attachment) catch(proxy bool) {
-	if proxy {
-		// As many as there are kinds, so that none is dropped.
-		a.signals = make(chan os.Signal, 16)
-		signal.Notify(a.signals, proxied()...)
+// catch begins to take signals for the container, until stop. Those that come before it runs wait.
+func (a *attachment) catch(proxy bool) (stop func()) {
+	if !proxy {
+		return func() {}
+	}
+	kinds := proxied()
+	a.signals = make(chan os.Signal, len(kinds)) // so that none of any kind is dropped
+	signal.Notify(a.signals, kinds...)
+	return func() {
+		signal.Stop(a.signals)
+		close(a.signals)
 	}
 }
 
-// proxied are the signals that a user or a service manager sends to say something to a program;
-// the others are about this process itself.
+// proxied are the signals that somebody sends to say something to a program. The others are about
+// this process itself (SIGPIPE, SIGCHLD, faults), or about its place in the terminal (SIGTSTP).
 func proxied() []os.Signal {
-	return []os.Signal{
+	signals := []os.Signal{
 		syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGTERM,
-		syscall.SIGCONT, syscall.SIGWINCH,
+		syscall.SIGCONT, syscall.SIGWINCH, syscall.SIGIO, syscall.SIGPWR,
 	}
+	for n := signalRTMin; n <= signalRTMax; n++ {
+		signals = append(signals, n)
+	}
+	return signals
 }
+
+// The real-time signals that programs use, see signal(7). The two before are the C library's.
+const (
+	signalRTMin = syscall.Signal(34)
+	signalRTMax = syscall.Signal(64)
+)
 
 // serve copies and passes on signals until the process ends, and gives its status.
 func (a *attachment) serve(ctx context.Context, p *container.Process) (int, error) {
@@ -156,6 +171,10 @@ func (a *attachment) attachTerminal(p *container.Process) (restore func()) {
 	return restore
 }
 
+// askedEnough is how often somebody has to ask a container to end that does not, to have it killed:
+// a program that is the first of its pid namespace and has no handler for a signal never gets it.
+const askedEnough = 3
+
 // passSignals passes signals on to the container. If they are not to be, the one that ends this
 // program ends the container.
 func (a *attachment) passSignals(ctx context.Context, p *container.Process) (stop func()) {
@@ -164,15 +183,24 @@ func (a *attachment) passSignals(ctx context.Context, p *container.Process) (sto
 		return func() { after() }
 	}
 	go func() {
+		asked := 0
 		for sig := range a.signals {
 			if sig == syscall.SIGWINCH && a.terminal {
 				a.resize(p)
-			} else if sig, ok := sig.(syscall.Signal); ok {
+				continue
+			}
+			if sig == syscall.SIGINT || sig == syscall.SIGTERM {
+				asked++
+			}
+			if asked == askedEnough {
+				sig = syscall.SIGKILL
+			}
+			if sig, ok := sig.(syscall.Signal); ok {
 				_ = p.Signal(sig) // it may have ended
 			}
 		}
 	}()
-	return func() { signal.Stop(a.signals) }
+	return func() {}
 }
 
 func (a *attachment) resize(p *container.Process) {

@@ -21,11 +21,10 @@ import (
 
 // The files and directories of a container.
 const (
-	fileConfig        = "config.json"
-	fileState         = "state.json"
-	fileContainerLock = "lock"
-	dirUpper          = "upper"
-	dirWork           = "work"
+	fileConfig = "config.json"
+	fileState  = "state.json"
+	dirUpper   = "upper"
+	dirWork    = "work"
 
 	maxContainerName = 128
 )
@@ -75,7 +74,7 @@ func (s *Store) CreateContainer(lock *Lock, rec ContainerRecord, durable bool) (
 	if err != nil {
 		return nil, fmt.Errorf("make container %s: %w", rec.Name, err)
 	}
-	c := &Container{ContainerRecord: rec, dir: s.path(dirContainers, rec.ID)}
+	c := &Container{ContainerRecord: rec, dir: s.ContainerDir(rec.ID)}
 	err = s.withNames(func() error {
 		if err := s.claimName(rec.Name, rec.ID); err != nil {
 			return err
@@ -90,6 +89,9 @@ func (s *Store) CreateContainer(lock *Lock, rec ContainerRecord, durable bool) (
 	}
 	return c, nil
 }
+
+// ContainerDir gives the directory of the container with that ID, whether it is there or not.
+func (s *Store) ContainerDir(id string) string { return s.path(dirContainers, id) }
 
 func newContainerID() string {
 	var id [32]byte
@@ -283,9 +285,10 @@ func (c *Container) UpperDir() string { return filepath.Join(c.dir, dirUpper) }
 // WorkDir gives overlay's work directory.
 func (c *Container) WorkDir() string { return filepath.Join(c.dir, dirWork) }
 
-// Lock waits for the container's lock, which comes before the store's. It ends with Unlock.
+// Lock waits for the container's lock, which comes before the store's. It is its directory's, and
+// ends with Unlock. A container that is gone gives fs.ErrNotExist.
 func (c *Container) Lock(ctx context.Context) (*Lock, error) {
-	f, err := os.OpenFile(filepath.Join(c.dir, fileContainerLock), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.Open(c.dir)
 	if err != nil {
 		return nil, fmt.Errorf("lock container %s: %w", c.Name, err)
 	}

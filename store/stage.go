@@ -84,15 +84,4 @@ func (s *Store) CollectLeftovers() error {
 }
 
 // discard moves an object out of its place at once, and removes it then.
-func (s *Store) discard(path string) error {
-	grave, err := atomicfile.MkdirTemp(s.path(dirTmp))
-	if err != nil {
-		return err
-	}
-	defer grave.Close()
-	target := filepath.Join(grave.Name(), "gone")
-	if err := os.Rename(path, target); err != nil {
-		return errors.Join(err, os.Remove(grave.Name()))
-	}
-	return os.RemoveAll(grave.Name())
-}
+func (s *Store) discard(path string) error { return atomicfile.Bury(path, s.path(dirTmp)) }

@@ -3,6 +3,7 @@
 package atomicfile
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -113,6 +114,17 @@ func MkdirTemp(dir string) (*os.File, error) {
 			return nil, errors.Join(err, ignoreMissing(os.Remove(name)))
 		}
 	}
+}
+
+// Bury takes what is at path out of its place at once, and removes it then: it is moved into dir, on
+// the same file system, as an unfinished one, so that what a process that dies has not removed yet
+// is left to [Collect].
+func Bury(path, dir string) error {
+	grave := filepath.Join(dir, tempPrefix+rand.Text())
+	if err := os.Rename(path, grave); err != nil {
+		return err
+	}
+	return os.RemoveAll(grave)
 }
 
 // claim locks a fresh file or directory. A collector may take it in the moment before that: then

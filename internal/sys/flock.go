@@ -28,17 +28,24 @@ func Flock(ctx context.Context, f *os.File, exclusive bool) error {
 	if got, err := TryFlock(f, exclusive); got || err != nil {
 		return err
 	}
-	done := make(chan error, 1)
-	go func() { done <- flock(f, flockHow(exclusive)) }()
+	var err error
+	done := make(chan struct{})
+	go func() {
+		err = flock(f, flockHow(exclusive))
+		close(done)
+	}()
 	select {
-	case err := <-done:
+	case <-done:
 		if err != nil {
 			return fmt.Errorf("flock %s: %w", f.Name(), err)
 		}
 		return nil
 	case <-ctx.Done():
 		// A blocked flock(2) cannot be called back; the lock is given up once it comes.
-		go func() { <-done; _ = f.Close() }()
+		go func() {
+			<-done
+			_ = f.Close()
+		}()
 		return fmt.Errorf("flock %s: %w", f.Name(), context.Cause(ctx))
 	}
 }

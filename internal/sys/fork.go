@@ -1,14 +1,14 @@
 package sys
 
 import (
-	"encoding/binary"
-	"errors"
+	"context"
 	"fmt"
-	"io"
 	"os"
 	"runtime"
 	"slices"
+	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -42,32 +42,42 @@ func (e *StepError) Unwrap() error { return e.Errno }
 type Child struct {
 	Pid int
 	// PidFD means that very process for as long as it is open.
-	PidFD  *os.File
-	report *os.File
-	steps  []string
+	PidFD *os.File
 }
 
 // cloneArgs is struct clone_args of linux/sched.h, its first 88 bytes (Linux 5.7).
 type cloneArgs struct {
-	flags, pidfd, childTID, parentTID, exitSignal, stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
+	flags, pidfd, _, _, exitSignal, _, _, _, _, _, cgroup uint64
 }
 
-// Fork makes a copy of this process, with only the calling thread in it, that runs the program
-// and nothing else. flags are CLONE_NEW constants of clone(2). With cgroup, an open directory of
-// a cgroup2 hierarchy, the child begins in that cgroup.
+// report is where a child says which of its steps failed. It lies in memory that both see, also
+// where they share nothing else.
+type report struct {
+	failed      uint32 // 1 if a step has
+	step, errno uint32
+}
+
+// Fork makes a process with only the calling thread in it that runs the program and nothing
+// else, and returns when the program's last step, an exec, has succeeded. flags are CLONE_NEW
+// constants of clone(2). With cgroup, an open directory of a cgroup2 hierarchy, the child begins
+// in that cgroup.
+//
+// If a step fails the error is a [*StepError]; if ctx ends first it is that. With an error there
+// is no process.
 //
 // The child has no file open but those the program names. It ends with the calling thread, if
 // the program contains [Program.DieWithParent].
-func Fork(flags uint64, cgroup *os.File, p *Program) (*Child, error) {
-	pipe := make([]int, 2)
-	if err := unix.Pipe2(pipe, unix.O_CLOEXEC); err != nil {
-		return nil, fmt.Errorf("pipe: %w", err)
+func Fork(ctx context.Context, flags uint64, cgroup *os.File, p *Program) (*Child, error) {
+	page, err := unix.Mmap(-1, 0, os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return nil, fmt.Errorf("fork: %w", err)
 	}
-	report, end := os.NewFile(uintptr(pipe[0]), "child's report"), os.NewFile(uintptr(pipe[1]), "child's end")
-	defer end.Close() //nolint:errcheck // a pipe
+	defer unix.Munmap(page) //nolint:errcheck // memory
+	rep := (*report)(unsafe.Pointer(&page[0]))
 	pidfd := new(int32)
+	*pidfd = -1
 	args := &cloneArgs{
-		flags:      flags | unix.CLONE_PIDFD,
+		flags:      flags | unix.CLONE_PIDFD | unix.CLONE_VFORK | shareMemory,
 		pidfd:      uint64(pin(p, pidfd)),
 		exitSignal: uint64(unix.SIGCHLD),
 	}
@@ -75,61 +85,75 @@ func Fork(flags uint64, cgroup *os.File, p *Program) (*Child, error) {
 		args.flags |= unix.CLONE_INTO_CGROUP
 		args.cgroup = uint64(cgroup.Fd())
 	}
-	ops := slices.Concat(p.closeOthers(pipe[1]), p.ops)
-	pid, errno := fork(args, ops, uintptr(pipe[1]), make([]uintptr, p.regs+1), new([2]uint32))
+	ops := slices.Concat(p.closeOthers(), p.ops)
+	stop := killAtEnd(ctx, pidfd)
+	pid, errno := fork(args, ops, make([]uintptr, p.regs+1), rep)
+	stop()
 	runtime.KeepAlive(p)
 	runtime.KeepAlive(cgroup)
 	if errno != 0 {
-		_ = report.Close()
 		return nil, fmt.Errorf("clone3: %w", errno)
 	}
-	steps := make([]string, 0, len(ops))
-	for _, o := range ops {
-		steps = append(steps, o.step)
-	}
-	return &Child{
-		Pid:    int(pid),
-		PidFD:  os.NewFile(uintptr(*pidfd), fmt.Sprintf("pidfd:%d", pid)),
-		report: report,
-		steps:  steps,
-	}, nil
-}
-
-// AwaitExec waits until the child has executed its program's last step, an exec, or could not:
-// then the error is a [*StepError], and the child has ended, or will at once.
-func (c *Child) AwaitExec() error {
-	defer c.report.Close() //nolint:errcheck // a pipe
-	var msg [8]byte
-	_, err := io.ReadFull(c.report, msg[:])
-	if errors.Is(err, io.EOF) {
-		return nil
+	child := &Child{Pid: int(pid), PidFD: os.NewFile(uintptr(*pidfd), fmt.Sprintf("pidfd:%d", pid))}
+	err = context.Cause(ctx)
+	if err == nil && rep.failed != 0 {
+		err = &StepError{Step: ops[rep.step].step, Errno: syscall.Errno(rep.errno)}
 	}
 	if err != nil {
-		return fmt.Errorf("read the child's report: %w", err)
+		child.discard()
+		return nil, err
 	}
-	i, errno := binary.NativeEndian.Uint32(msg[:]), binary.NativeEndian.Uint32(msg[4:])
-	step := "unknown step"
-	if int(i) < len(c.steps) {
-		step = c.steps[i]
-	}
-	return &StepError{Step: step, Errno: syscall.Errno(errno)}
+	return child, nil
 }
 
-// fork returns in the parent only. From the clone to the child's exec nothing may allocate, grow
-// the stack, or wait for another thread: they do not exist in the child. So all it will need is
-// made before.
+// discard ends a child.
+func (c *Child) discard() {
+	_ = SignalPidFD(c.PidFD, unix.SIGKILL)
+	_, _ = WaitPidFD(c.PidFD)
+	_ = c.PidFD.Close()
+}
+
+// killAtEnd has the child killed when ctx ends, for the thread that made it waits for its exec. When
+// stop has returned, the pidfd is not used any more.
+func killAtEnd(ctx context.Context, pidfd *int32) (stop func()) {
+	returned, killed := make(chan struct{}), make(chan struct{})
+	cancel := context.AfterFunc(ctx, func() {
+		defer close(killed)
+		for {
+			if fd := atomic.LoadInt32(pidfd); fd >= 0 {
+				_ = unix.PidfdSendSignal(int(fd), unix.SIGKILL, nil, 0)
+				return
+			}
+			select {
+			case <-returned:
+				return
+			case <-time.After(time.Millisecond): // it is not made yet
+			}
+		}
+	})
+	return func() {
+		close(returned)
+		if !cancel() {
+			<-killed
+		}
+	}
+}
+
+// fork returns in the parent only, when the child has executed or ended. The child runs on this
+// very stack: see rawVfork. From the clone to its exec nothing may allocate, grow the stack, or
+// wait for another thread. So all it will need is made before.
 //
 //go:noinline
 //go:norace
-func fork(args *cloneArgs, ops []op, report uintptr, regs []uintptr, msg *[2]uint32) (uintptr, syscall.Errno) {
+func fork(args *cloneArgs, ops []op, regs []uintptr, rep *report) (uintptr, syscall.Errno) {
 	runtimeBeforeFork()
-	pid, _, errno := syscall.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(args)), unsafe.Sizeof(*args), 0)
+	pid, errno := rawVfork(args, unsafe.Sizeof(*args))
 	if errno != 0 || pid != 0 {
 		runtimeAfterFork()
-		return pid, errno
+		return pid, syscall.Errno(errno)
 	}
 	runtimeAfterForkInChild()
-	runChild(ops, report, regs, msg)
+	runChild(ops, regs, rep)
 	return 0, 0
 }
 
@@ -138,7 +162,7 @@ func fork(args *cloneArgs, ops []op, report uintptr, regs []uintptr, msg *[2]uin
 //
 //go:nosplit
 //go:norace
-func runChild(ops []op, report uintptr, regs []uintptr, msg *[2]uint32) {
+func runChild(ops []op, regs []uintptr, rep *report) {
 	var a [6]uintptr
 	for i := 0; i < len(ops); i++ {
 		o := &ops[i]
@@ -162,12 +186,11 @@ func runChild(ops []op, report uintptr, regs []uintptr, msg *[2]uint32) {
 			regs[o.save] = 0
 			i += int(o.skip)
 		default:
-			msg[0], msg[1] = uint32(i), uint32(errno)
-			syscall.RawSyscall(unix.SYS_WRITE, report, uintptr(unsafe.Pointer(msg)), unsafe.Sizeof(*msg))
+			rep.step, rep.errno, rep.failed = uint32(i), uint32(errno), 1
 			i = len(ops)
 		}
 	}
 	for {
-		syscall.RawSyscall(unix.SYS_EXIT_GROUP, 125, 0, 0)
+		_, _, _ = syscall.RawSyscall(unix.SYS_EXIT_GROUP, 125, 0, 0)
 	}
 }

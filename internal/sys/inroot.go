@@ -41,7 +41,7 @@ func openat2(dir *os.File, path string, flags, resolve uint64) (*os.File, error)
 		switch {
 		case err == nil:
 			return os.NewFile(uintptr(fd), path), nil
-		case err == unix.EINTR, err == unix.EAGAIN && tries < 64: //nolint:errorlint // straight from the system call
+		case err == unix.EINTR, err == unix.EAGAIN && tries < 64:
 			continue
 		default:
 			return nil, &os.PathError{Op: "open", Path: path, Err: err}

@@ -99,9 +99,9 @@ func (p *Program) strs(list []string) uintptr {
 	return pin(p, &ptrs[0])
 }
 
-// closeOthers gives the calls that close every descriptor above 2 but the program's and report.
-func (p *Program) closeOthers(report int) []op {
-	keep := slices.Sorted(slices.Values(append(slices.Clone(p.fds), report, 2)))
+// closeOthers gives the calls that close every descriptor above 2 but the program's.
+func (p *Program) closeOthers() []op {
+	keep := slices.Sorted(slices.Values(append(slices.Clone(p.fds), 2)))
 	keep = slices.DeleteFunc(slices.Compact(keep), func(fd int) bool { return fd < 2 })
 	var ops []op
 	for i, fd := range keep {
@@ -130,6 +130,12 @@ func (p *Program) ResetSignals() {
 
 // Unshare moves the child into new namespaces, see unshare(2).
 func (p *Program) Unshare(flags uintptr) { p.call("unshare", unix.SYS_UNSHARE, flags) }
+
+// NewSessionKeyring gives the child a session keyring of its own, instead of ours with our keys in it,
+// see session-keyring(7). A kernel without keyrings has nothing to hide.
+func (p *Program) NewSessionKeyring() {
+	p.call("keyctl KEYCTL_JOIN_SESSION_KEYRING", unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0).or(0, unix.ENOSYS)
+}
 
 // NotDumpable hides the child's memory, files and executable (/proc/PID/exe, which is this very
 // program until the exec) from all but the host's root.

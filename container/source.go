@@ -1,0 +1,96 @@
+package container
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/tarnfs/tarn/internal/sys"
+)
+
+// sources are what is bind-mounted, by the mount's place in the specification; nil for others.
+type sources []*source
+
+// source is a file or a directory of the host, with all that the mount's options want of it, as a
+// mount that is attached nowhere.
+type source struct {
+	mount *os.File
+	kind  kind
+}
+
+func (s sources) close() {
+	for _, source := range s {
+		if source != nil {
+			_ = source.mount.Close()
+		}
+	}
+}
+
+// cloneSources makes the bind mounts of a specification, in the caller's mount namespace: only
+// there are they related to the host's mounts, whose events those that propagate are to see.
+func cloneSources(mounts []specs.Mount) (_ sources, err error) {
+	all := make(sources, len(mounts))
+	for i, m := range mounts {
+		if !isBind(m) {
+			continue
+		}
+		if all[i], err = cloneSource(m); err != nil {
+			all.close()
+			return nil, fmt.Errorf("mount %s: %w", m.Destination, err)
+		}
+	}
+	return all, nil
+}
+
+func cloneSource(m specs.Mount) (*source, error) {
+	o, err := parseOptions(m.Options)
+	if err != nil {
+		return nil, err
+	}
+	if !filepath.IsAbs(m.Source) {
+		return nil, fmt.Errorf("%w: the source %q is not an absolute path", ErrSpec, m.Source)
+	}
+	if len(o.data) > 0 {
+		return nil, fmt.Errorf("%w: a bind mount has no option %q", ErrSpec, o.data[0][0])
+	}
+	path, err := sys.OpenSource(m.Source)
+	if err != nil {
+		return nil, err
+	}
+	defer path.Close()
+	node, err := sys.StatNode(path)
+	if err != nil {
+		return nil, err
+	}
+	mount, err := sys.CloneTree(path, o.recursive)
+	if err != nil {
+		return nil, err
+	}
+	if err := applyOptions(mount, o); err != nil {
+		_ = mount.Close()
+		return nil, err
+	}
+	return &source{mount: mount, kind: node.Type == sys.TypeDir}, nil
+}
+
+// applyOptions gives a bind mount its attributes and propagation.
+func applyOptions(mount *os.File, o mountOptions) error {
+	if o.propagation == 0 {
+		// What happens on the host later is the host's, unless it is asked for.
+		o.propagation, o.propagateTree = sys.PropagationPrivate, true
+	}
+	if err := sys.SetMountAttr(mount, o.propagateTree, 0, 0, o.propagation); err != nil {
+		return err
+	}
+	if o.treeSet|o.treeClear != 0 {
+		if err := sys.SetMountAttr(mount, true, o.treeSet, o.treeClear, 0); err != nil {
+			return err
+		}
+	}
+	if o.set|o.clear == 0 {
+		return nil
+	}
+	return sys.SetMountAttr(mount, false, o.set, o.clear, 0)
+}
