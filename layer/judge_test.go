@@ -193,14 +193,20 @@ func entriesOf(t testing.TB, scanned *layer.Tree, tar io.ReaderAt) tree {
 	d := &describer{t: t, tar: tar, entries: make(tree), names: make(map[*erofs.Inode][]string)}
 	d.describe(".", scanned.Root)
 	for _, names := range d.names {
-		if len(names) > 1 {
-			slices.Sort(names)
-			for _, name := range names {
-				d.entries[name].Group = names
-			}
-		}
+		setGroup(d.entries, names)
 	}
 	return d.entries
+}
+
+// setGroup notes all names of one file.
+func setGroup(entries tree, names []string) {
+	if len(names) < 2 {
+		return
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		entries[name].Group = names
+	}
 }
 
 type describer struct {

@@ -176,11 +176,7 @@ func (m model) entries() tree {
 		names[what] = append(names[what], name)
 	}
 	for _, group := range names {
-		if slices.Sort(group); len(group) > 1 {
-			for _, name := range group {
-				all[name].Group = group
-			}
-		}
+		setGroup(all, group)
 	}
 	return all
 }

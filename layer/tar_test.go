@@ -125,6 +125,10 @@ func samples() map[string]sample {
 			plain: join(pax("SCHILY.acl.access", "user::rw-,user:1000:r--,group::r--,mask::rw-,other::---"), aFile("f", "x"),
 				pax("SCHILY.acl.default", "user::rw-,user:1000:r--,group::r--,mask::rw-,other::---"), aDir("d")),
 		},
+		"an ACL with rubbish in it": {
+			tar:   join(pax("SCHILY.xattr.system.posix_acl_access", strings.Replace(binaryACL, "\x10\x00\x06\x00\xff\xff\xff\xff", "\x10\x00\x06\x00rub.", 1)), aFile("f", "x")),
+			plain: join(pax("SCHILY.acl.access", "user::rw-,user:1000:r--,group::r--,mask::rw-,other::---"), aFile("f", "x")),
+		},
 		"ACLs by the archive's names": {
 			tar: join(pax("SCHILY.acl.access", "user::rw-,user:lisa:r--,group::r--,mask::rw-,other::---"), aFile("f", "x"),
 				aNode("home", '5', map[int]string{tartest.AtMode: "0000755\x00", tartest.AtUID: "0001750\x00", 265: "lisa"})),

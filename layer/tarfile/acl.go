@@ -225,11 +225,15 @@ func decodeACL(b []byte) ([]aclEntry, error) {
 	}
 	var entries []aclEntry
 	for b = b[4:]; len(b) > 0; b = b[aclEntrySize:] {
-		entries = append(entries, aclEntry{
+		e := aclEntry{
 			tag:  binary.LittleEndian.Uint16(b),
 			perm: binary.LittleEndian.Uint16(b[2:]),
-			id:   binary.LittleEndian.Uint32(b[4:]),
-		})
+			id:   aclNoID,
+		}
+		if e.tag == aclUser || e.tag == aclGroup {
+			e.id = binary.LittleEndian.Uint32(b[4:]) // the kernel does not look at others'
+		}
+		entries = append(entries, e)
 	}
 	return entries, validACL(entries)
 }
@@ -268,13 +272,14 @@ func fitACLs(h *Header) error {
 	kept := h.Xattrs[:0]
 	for _, x := range h.Xattrs {
 		if x.Name == XattrACLAccess || x.Name == XattrACLDefault {
-			keep, err := fitACL(h, x)
+			value, err := fitACL(h, x)
 			if err != nil {
 				return fmt.Errorf("%s: %w", x.Name, err)
 			}
-			if !keep {
+			if value == nil {
 				continue
 			}
+			x.Value = value
 		}
 		kept = append(kept, x)
 	}
@@ -282,19 +287,22 @@ func fitACLs(h *Header) error {
 	return nil
 }
 
-func fitACL(h *Header, x Xattr) (keep bool, err error) {
+// fitACL gives the value that a file system has for the ACL; nil: it has none.
+func fitACL(h *Header, x Xattr) ([]byte, error) {
 	if !canHaveACL(h, x.Name) {
-		return false, nil
+		return nil, nil
 	}
 	entries, err := decodeACL(x.Value)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	if x.Name == XattrACLDefault {
-		return true, nil
+	if x.Name == XattrACLAccess {
+		h.Mode = aclMode(h.Mode, entries)
+		if len(entries) <= 3 {
+			return nil, nil
+		}
 	}
-	h.Mode = aclMode(h.Mode, entries)
-	return len(entries) > 3, nil
+	return encodeACL(entries), nil
 }
 
 func canHaveACL(h *Header, name string) bool {

@@ -38,7 +38,7 @@ func (b block) dialect() dialect {
 	switch {
 	case string(b[257:265]) == "ustar  \x00":
 		return gnu
-	case string(b[257:262]) != "ustar" || (b[262] != 0 && b[262] != ' '):
+	case string(b[257:263]) != "ustar\x00":
 		return v7
 	case string(b[508:512]) == "tar\x00":
 		return star

@@ -46,10 +46,11 @@ func parsePAX(data []byte) ([]Record, error) {
 		record := rest[len(digits)+1 : length]
 		rest = rest[length:]
 		key, value, ok := strings.Cut(record, "=")
-		if !ok || key == "" || value[len(value)-1] != '\n' || strings.IndexByte(key, 0) >= 0 {
+		value, ended := strings.CutSuffix(value, "\n")
+		if !ok || key == "" || !ended || strings.IndexByte(key, 0) >= 0 {
 			return nil, fmt.Errorf("%w: PAX record %.80q", ErrMalformed, record)
 		}
-		records = append(records, Record{key, value[:len(value)-1]})
+		records = append(records, Record{key, value})
 	}
 	return records, nil
 }

@@ -67,6 +67,7 @@ func (r *Reader) applyXattrs(attrs *attributes) error {
 		if acl.Text == "" || !canHaveACL(h, acl.Name) || slices.ContainsFunc(attrs.strong, isBinary) {
 			continue
 		}
+		h.Xattrs = slices.DeleteFunc(h.Xattrs, isBinary)
 		if err := r.applyACL(acl); err != nil {
 			return r.inEntry(ErrMalformed, "%s: %v", acl.Name, err)
 		}
