@@ -286,8 +286,25 @@ func indexOf(t testing.TB, r io.Reader, tar []byte) []byte {
 	t.Helper()
 	scanned, err := layer.Scan(r, layer.Limits{})
 	must(t, err)
+	return indexBytes(t, scanned, inMemory(t, tar))
+}
+
+func indexBytes(t testing.TB, scanned *layer.Tree, tar *os.File) []byte {
+	t.Helper()
 	var m memory
-	_, err = scanned.WriteIndex(&m, plain(t, openFile(t, writeTemp(t, tar))))
+	_, err := scanned.WriteIndex(&m, plain(t, tar))
 	must(t, err)
 	return m.Bytes()
+}
+
+// inMemory makes a file on no disk.
+func inMemory(t testing.TB, contents []byte) *os.File {
+	t.Helper()
+	fd, err := unix.MemfdCreate("tar", unix.MFD_CLOEXEC)
+	must(t, err)
+	f := os.NewFile(uintptr(fd), "tar in memory")
+	t.Cleanup(func() { f.Close() })
+	_, err = f.WriteAt(contents, 0)
+	must(t, err)
+	return f
 }
