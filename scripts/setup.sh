@@ -18,7 +18,7 @@ if [ "$goal" != demo ]; then
     bsdtar:libarchive-tools              # its tars are not GNU tar's
     setfacl:acl setfattr:attr getcap:libcap2-bin
     mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs
-    zstd:zstd gzip:gzip unshare:util-linux modprobe:kmod
+    zstd:zstd gzip:gzip unshare:util-linux script:bsdutils modprobe:kmod
   )
 fi
 if [ "$goal" = bench ]; then

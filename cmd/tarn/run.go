@@ -42,8 +42,9 @@ when it is not there, else the command's: 128 and the number of a signal that en
 	}
 	flags := cmd.Flags()
 	flags.SetInterspersed(false)
+	flags.Bool("help", false, "help for run") // without -h, which is Docker's for the host name
 	flags.StringVar(&opts.Name, "name", "", "`name` of the container (default: one is made up)")
-	flags.StringVar(&opts.Hostname, "hostname", "", "`name` of the container's machine (default: the beginning of its ID)")
+	flags.StringVarP(&opts.Hostname, "hostname", "h", "", "`name` of the container's machine (default: the beginning of its ID)")
 	flags.StringVarP(&opts.User, "user", "u", "", "`user` to run as: name or ID, with \":group\" if not the user's own (default: the image's)")
 	flags.StringVarP(&opts.WorkDir, "workdir", "w", "", "working `directory`, made if it is missing (default: the image's)")
 	flags.StringVar(&entrypoint, "entrypoint", "", "`program` to run instead of the image's entry point and command; \"\" for none")
