@@ -57,7 +57,7 @@ func (l *listing) id(digest image.Digest) string {
 // text shortens what may be long.
 func (l *listing) text(text string, length int) string {
 	if l.noTrunc {
-		return strings.Join(strings.Fields(text), " ")
+		return format.OneLine(text)
 	}
 	return format.Ellipsis(text, length)
 }
@@ -66,7 +66,7 @@ func (l *listing) text(text string, length int) string {
 func joinLabels(labels map[string]string) string {
 	var list []string
 	for _, key := range slices.Sorted(maps.Keys(labels)) {
-		list = append(list, key+"="+labels[key])
+		list = append(list, format.OneLine(key+"="+labels[key]))
 	}
 	return strings.Join(list, ",")
 }

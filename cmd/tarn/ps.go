@@ -134,7 +134,7 @@ func newContainerRow(c *engine.Container, list *listing) containerRow {
 		ID: c.ID, Command: strconv.Quote(list.text(command, 20)), CreatedAt: timestamp(c.Created),
 		RunningFor: format.Ago(c.Created, time.Now()), Status: status(&c.State), State: c.State.Status, Names: c.Name,
 		Labels: joinLabels(labels), Mounts: strings.Join(mounts, ","), Networks: settings.Host.NetworkMode,
-		label: func(key string) string { return labels[key] },
+		label: func(key string) string { return format.OneLine(labels[key]) },
 	}
 	if !list.noTrunc {
 		row.ID = c.ID[:min(12, len(c.ID))]

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -55,10 +56,24 @@ func Size(bytes int64) string {
 	return fmt.Sprintf("%.4g%s", size, units[0])
 }
 
-// Ellipsis shortens text to at most length characters, the last of them then "…", and puts it on
-// one line.
+// OneLine puts text that may come from anywhere on one line, with nothing in it that a terminal would
+// obey.
+func OneLine(text string) string {
+	text = strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsSpace(r):
+			return ' '
+		case unicode.IsControl(r):
+			return utf8.RuneError
+		}
+		return r
+	}, text)
+	return strings.Join(strings.Fields(text), " ")
+}
+
+// Ellipsis shortens what OneLine gives to at most length characters, the last of them then "…".
 func Ellipsis(text string, length int) string {
-	text = strings.Join(strings.Fields(text), " ")
+	text = OneLine(text)
 	if utf8.RuneCountInString(text) <= length {
 		return text
 	}
