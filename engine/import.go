@@ -12,6 +12,9 @@ import (
 	"github.com/tarnfs/tarn/image"
 )
 
+// ErrEmpty says that there was nothing to import: most likely, the command before in a pipe failed.
+var ErrEmpty = errors.New("the input is empty")
+
 // ImportOptions says what image to make of a root file system's tar.
 type ImportOptions struct {
 	Name string // with or without a tag; "" for an image without a name
@@ -69,6 +72,9 @@ func (e *Engine) Import(ctx context.Context, r io.Reader, opts ImportOptions) (i
 	staged, err := e.stageTar(ctx, r)
 	if err != nil {
 		return "", err
+	}
+	if staged.size == 0 {
+		return "", errors.Join(ErrEmpty, staged.abort())
 	}
 	config.RootFS.DiffIDs = []image.Digest{staged.diffID}
 	id, err := e.publishNew(ctx, names, config, []image.Descriptor{tarDescriptor(staged.diffID, staged.size)}, staged)

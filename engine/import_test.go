@@ -122,6 +122,7 @@ func TestImportFailureLeavesNothing(t *testing.T) {
 		"cut tar":       plain[:len(plain)/2],
 		"cut gzip":      packed[:len(packed)/2],
 		"cut zstd":      zstded(t, plain)[:4<<20],
+		"nothing":       nil,
 		"not a tar":     bytes.Repeat([]byte("hello world "), 1000),
 		"bzip2":         []byte("BZh91AY&SY"),
 		"climbing name": makeTar(t, file{"a/../../etc/passwd", "x"}),

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -12,7 +11,6 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/tarnfs/tarn/base"
-	"github.com/tarnfs/tarn/engine"
 	"github.com/tarnfs/tarn/internal/testenv"
 )
 
@@ -108,11 +106,9 @@ func makeImage(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
 		ts.Fatalf("usage: image NAME [CHANGE...]")
 	}
-	e, err := engine.Open(engine.Options{Root: ts.Getenv("TARN_ROOT"), Run: ts.Getenv("TARN_RUN")})
-	ts.Check(err)
-	tar, err := os.Open(ts.Getenv("BUSYBOX"))
-	ts.Check(err)
-	defer tar.Close()
-	_, err = e.Import(context.Background(), tar, engine.ImportOptions{Name: args[0], Changes: args[1:]})
-	ts.Check(err)
+	command := []string{"import", "--name", args[0]}
+	for _, change := range args[1:] {
+		command = append(command, "--change", change)
+	}
+	ts.Check(ts.Exec("tarn", append(command, ts.Getenv("BUSYBOX"))...))
 }
