@@ -22,7 +22,7 @@ type Image struct {
 func (e *Engine) Image(ref string) (*Image, error) {
 	record, err := e.findImage(ref)
 	if errors.Is(err, store.ErrNotFound) {
-		return nil, fmt.Errorf("%w: %s (see 'tarn images', or get it with 'tarn load' or 'tarn import')", ErrNoImage, ref)
+		return nil, fmt.Errorf("%w: %s (see 'tarn images', or get it with 'tarn pull')", ErrNoImage, ref)
 	}
 	if err != nil {
 		return nil, err

@@ -18,6 +18,7 @@ type ImageRow struct {
 	Name     image.Reference // zero if the image has no name
 	ID       image.Digest
 	Manifest image.Digest
+	Digest   image.Digest // of what the name stands for in a registry: the manifest, or the index it was chosen from
 	Created  time.Time
 	Size     int64 // bytes of the layers' tars; shared layers count for each image
 	Labels   map[string]string
@@ -98,7 +99,7 @@ func (e *Engine) imageRows() ([]ImageRow, error) {
 	}
 	rows := make([]ImageRow, 0, len(records))
 	for _, record := range records {
-		row := ImageRow{ID: record.ID, Manifest: record.Manifest}
+		row := ImageRow{ID: record.ID, Manifest: record.Manifest, Digest: record.Target()}
 		if record.Name != "" {
 			if row.Name, err = image.ParseReference(record.Name); err != nil {
 				return nil, err

@@ -21,7 +21,12 @@ const pulledAtOnce = 3
 type PullOptions struct {
 	Registry RegistryOptions
 	Platform image.Platform // zero: this machine's
-	Report   Report
+	// All fetches signatures, attestations and other referrers, too, and keeps them for a push.
+	All bool
+	// VerifyKey is a file with a public key, in PEM: the image must have a signature of it. "" checks none.
+	VerifyKey string
+	Report    Report
+	Done      func() // called when nothing more is reported; may be nil
 }
 
 // Pulled says what a pull did.
@@ -30,12 +35,16 @@ type Pulled struct {
 	Digest image.Digest    // of what the name stands for in the registry
 	ID     image.Digest    // of the image
 	// UpToDate says that nothing was fetched, as the image was here already.
-	UpToDate bool
+	UpToDate   bool
+	Companions int // signatures and the like that came, too
 }
 
 // Pull fetches the image ref from its registry, verifies it, and gives it its name here. What is here
 // already is not fetched; what an earlier, interrupted pull left of a layer is gone on with.
 func (e *Engine) Pull(ctx context.Context, name string, opts PullOptions) (*Pulled, error) {
+	if opts.Done != nil {
+		defer opts.Done()
+	}
 	ref, err := remoteReference(name)
 	if err != nil {
 		return nil, err
@@ -53,14 +62,28 @@ func (e *Engine) Pull(ctx context.Context, name string, opts PullOptions) (*Pull
 	if platform.OS == "" {
 		platform = image.HostPlatform()
 	}
-	if pulled, err := e.unchanged(ctx, repo, ref, platform); pulled != nil || err != nil {
-		return pulled, err
+	var key *publicKey
+	if opts.VerifyKey != "" {
+		if key, err = readPublicKey(opts.VerifyKey); err != nil {
+			return nil, err
+		}
+	}
+	if key == nil && !opts.All {
+		if pulled, err := e.unchanged(ctx, repo, ref, platform); pulled != nil || err != nil {
+			return pulled, err
+		}
 	}
 	remote, err := lookUp(ctx, repo, ref, platform)
 	if err != nil {
 		return nil, fmt.Errorf("pull %s: %w", ref.Familiar(), err)
 	}
-	return e.fetch(ctx, repo, remote, opts.Report)
+	if key != nil {
+		shelf := &remoteShelf{repo: repo, ref: ref}
+		if err := key.verify(ctx, shelf, ref, remote.target(), remote.document.Digest); err != nil {
+			return nil, err
+		}
+	}
+	return e.fetch(ctx, repo, remote, opts)
 }
 
 // unchanged asks with one request whether the image that has the name here is what the registry has.
@@ -114,7 +137,7 @@ func keptName(ref image.Reference) string {
 }
 
 // fetch gets the layers that are not here, and publishes the image.
-func (e *Engine) fetch(ctx context.Context, repo *registry.Repository, remote *remoteImage, report Report) (_ *Pulled, err error) {
+func (e *Engine) fetch(ctx context.Context, repo *registry.Repository, remote *remoteImage, opts PullOptions) (_ *Pulled, err error) {
 	if err := e.Store.CollectLeftovers(); err != nil {
 		return nil, err
 	}
@@ -123,8 +146,14 @@ func (e *Engine) fetch(ctx context.Context, repo *registry.Repository, remote *r
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, pins.Release()) }()
-	if err := e.fetchLayers(ctx, repo, remote, pins, report); err != nil {
+	if err := e.fetchLayers(ctx, repo, remote, pins, opts.Report); err != nil {
 		return nil, fmt.Errorf("pull %s: %w", remote.ref.Familiar(), err)
+	}
+	companions := 0
+	if opts.All {
+		if companions, err = e.fetchCompanions(ctx, repo, remote, pins); err != nil {
+			return nil, fmt.Errorf("pull what is about %s: %w", remote.ref.Familiar(), err)
+		}
 	}
 	draft := &draft{
 		config: remote.rawConfig, manifest: remote.document.Raw, layers: remote.config.RootFS.DiffIDs,
@@ -137,7 +166,21 @@ func (e *Engine) fetch(ctx context.Context, repo *registry.Repository, remote *r
 	if err != nil {
 		return nil, fmt.Errorf("pull %s: %w", remote.ref.Familiar(), err)
 	}
-	return &Pulled{Name: remote.ref, Digest: remote.target(), ID: img.ID}, nil
+	return &Pulled{Name: remote.ref, Digest: remote.target(), ID: img.ID, Companions: companions}, nil
+}
+
+// fetchCompanions keeps signatures and the like, as entries of the repository that they came from.
+func (e *Engine) fetchCompanions(ctx context.Context, repo *registry.Repository, remote *remoteImage, pins *store.Pins) (int, error) {
+	t := transfer{
+		from: &remoteShelf{repo: repo, ref: remote.ref}, fromRef: remote.ref,
+		to: &localShelf{engine: e, pins: pins, repository: remote.ref.Repository()}, toRef: remote.ref,
+	}
+	n, err := t.companions(ctx, remote.document.Digest, 0)
+	if err != nil || remote.index == nil {
+		return n, err
+	}
+	more, err := t.companions(ctx, remote.index.Digest, 0)
+	return n + more, err
 }
 
 func (e *Engine) fetchLayers(ctx context.Context, repo *registry.Repository, remote *remoteImage, pins *store.Pins, report Report) error {

@@ -30,7 +30,10 @@ type PushOptions struct {
 	Level       int // of the compression; 0 is the default
 	// Recompress applies Compression to all layers; the manifest's digest changes.
 	Recompress bool
-	Report     Report
+	// All sends signatures, attestations and other referrers that were pulled with the image, too. They
+	// are of use only if its digest stays the same.
+	All    bool
+	Report Report
 }
 
 // Pushed says what was pushed.
@@ -39,6 +42,8 @@ type Pushed struct {
 	Digest   image.Digest // of the manifest
 	Size     int64        // of the manifest, in bytes
 	Manifest []byte
+	// Companions is the number of signatures and the like that were sent, too.
+	Companions int
 }
 
 // Push uploads an image to the registry in the name to, or in its own name if to is "". What the
@@ -61,7 +66,22 @@ func (e *Engine) Push(ctx context.Context, name, to string, opts PushOptions) (_
 	if err := p.repo.PutManifest(ctx, p.ref, mediaType, manifest); err != nil {
 		return nil, err
 	}
-	return &Pushed{Name: p.ref, Digest: image.DigestBytes(manifest), Size: int64(len(manifest)), Manifest: manifest}, nil
+	pushed := &Pushed{Name: p.ref, Digest: image.DigestBytes(manifest), Size: int64(len(manifest)), Manifest: manifest}
+	if opts.All {
+		if pushed.Companions, err = p.companions(ctx, pins, pushed.Digest); err != nil {
+			return nil, fmt.Errorf("push what is about %s: %w", p.ref.Familiar(), err)
+		}
+	}
+	return pushed, nil
+}
+
+// companions sends what was pulled with the image from its repository: signatures and the like.
+func (p *push) companions(ctx context.Context, pins *store.Pins, digest image.Digest) (int, error) {
+	t := transfer{
+		from: &localShelf{engine: p.engine, pins: pins, repository: p.source.Repository()}, fromRef: p.source,
+		to: &remoteShelf{repo: p.repo, ref: p.ref, report: p.report}, toRef: p.ref,
+	}
+	return t.companions(ctx, digest, 0)
 }
 
 // push is an image on its way to a registry.
@@ -77,6 +97,7 @@ type push struct {
 	config     []byte
 	diffIDs    []image.Digest
 	made       bool
+	source     image.Reference                    // the image's own name; zero if it has none
 	mounts     map[image.Digest][]image.Reference // repositories of the registry that may have a blob
 }
 
@@ -121,6 +142,11 @@ func (p *push) load(ctx context.Context, name string, pins *store.Pins) (err err
 		return err
 	}
 	p.made, p.diffIDs = img.Made, img.Config.RootFS.DiffIDs
+	if img.Name != "" {
+		if p.source, err = image.ParseReference(img.Name); err != nil {
+			return err
+		}
+	}
 	if p.raw, err = p.engine.Store.ReadBlob(img.Manifest, image.MaxManifestSize); err != nil {
 		return err
 	}

@@ -56,7 +56,7 @@ func (p *push) upload(ctx context.Context, d image.Descriptor, content content) 
 	if closer != nil {
 		defer closer.Close() //nolint:errcheck // only read
 	}
-	if _, err := p.repo.Upload(ctx, p.watched(c, d.Digest)); err != nil {
+	if _, err := p.repo.Upload(ctx, watched(c, d.Digest, p.report)); err != nil {
 		return d, fmt.Errorf("blob %s: %w", d.Digest.Short(), err)
 	}
 	p.report.tell(Transfer{Blob: d.Digest, State: Completed, Done: d.Size, Total: d.Size})
@@ -87,15 +87,15 @@ func (p *push) thereAlready(ctx context.Context, d image.Descriptor, shownAs ima
 }
 
 // watched reports what is read of the content.
-func (p *push) watched(c registry.Content, shownAs image.Digest) registry.Content {
+func watched(c registry.Content, shownAs image.Digest, report Report) registry.Content {
 	open := c.Open
 	c.Open = func(offset int64) (io.ReadCloser, error) {
 		r, err := open(offset)
 		if err != nil {
 			return nil, err
 		}
-		w := &watchedReader{Reader: r, report: p.report, transfer: Transfer{Blob: shownAs, State: Running, Done: offset, Total: c.Size}}
-		p.report.tell(w.transfer)
+		w := &watchedReader{Reader: r, report: report, transfer: Transfer{Blob: shownAs, State: Running, Done: offset, Total: c.Size}}
+		report.tell(w.transfer)
 		return struct {
 			io.Reader
 			io.Closer
@@ -122,7 +122,7 @@ func (p *push) compressedLayer(ctx context.Context, l image.Descriptor, diffID i
 		return l, err
 	}
 	defer made.Close() //nolint:errcheck // the file has no name
-	d, err := p.repo.Upload(ctx, p.watched(made.content(p.compressor.mediaType()), l.Digest))
+	d, err := p.repo.Upload(ctx, watched(made.content(p.compressor.mediaType()), l.Digest, p.report))
 	if err != nil {
 		return l, fmt.Errorf("layer %s: %w", diffID.Short(), err)
 	}

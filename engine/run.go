@@ -33,6 +33,9 @@ type RunOptions struct {
 	SecurityOpt []string
 	Network     string // NetworkNone or NetworkHost
 
+	Pull        PullPolicy // when to ask the registry for the image; "" is never
+	PullOptions PullOptions
+
 	ReadOnly    bool // the root file system
 	Remove      bool // the container when it ends
 	Interactive bool // it gets Stdin
@@ -91,17 +94,32 @@ type launch struct {
 // program was not found, 126 if it cannot be executed, otherwise 125.
 func ExitStatus(err error) int { return container.ExitCode(err) }
 
-// create records a new container of the image, and begins to make it. From then on the image and
-// its layers stay.
+// create records a new container of the image, which is fetched if that is wanted, and begins to make it.
+// From then on the image and its layers stay.
 func (e *Engine) create(ctx context.Context, opts *RunOptions) (*launch, error) {
-	l, err := e.createOf(ctx, opts)
-	if errors.Is(err, ErrNoImage) && isBase(opts.Image) {
-		if _, err := e.imageOrBase(ctx, opts.Image); err != nil {
+	if opts.Pull == PullAlways && !isBase(opts.Image) {
+		if _, err := e.Pull(ctx, opts.Image, opts.PullOptions); err != nil {
 			return nil, err
 		}
-		return e.createOf(ctx, opts)
 	}
-	return l, err
+	l, err := e.createOf(ctx, opts)
+	if !errors.Is(err, ErrNoImage) {
+		return l, err
+	}
+	switch {
+	case isBase(opts.Image):
+		_, err = e.imageOrBase(ctx, opts.Image)
+	case opts.Pull == PullMissing:
+		if _, pullErr := e.Pull(ctx, opts.Image, opts.PullOptions); pullErr != nil {
+			err = fmt.Errorf("%w: %s is not here, and cannot be pulled: %w", ErrNoImage, opts.Image, pullErr)
+		} else {
+			err = nil
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return e.createOf(ctx, opts)
 }
 
 func (e *Engine) createOf(ctx context.Context, opts *RunOptions) (_ *launch, err error) {

@@ -40,7 +40,7 @@ func (a *authorizer) RoundTrip(req *http.Request) (*http.Response, error) {
 	authed := a.authed
 	a.mu.Unlock()
 	if authed != nil {
-		return authed.RoundTrip(req)
+		return authed.RoundTrip(guardBody(req))
 	}
 	res, err := a.host.RoundTrip(req)
 	if err != nil || res.StatusCode != http.StatusUnauthorized || req.URL.Host != a.host.name {
@@ -108,7 +108,52 @@ func handshake(ctx context.Context, h *host, auth authn.Authenticator, scopes []
 	return rt, nil
 }
 
-func withUserAgent(h *host) http.RoundTripper { return transport.NewUserAgent(h.base, h.userAgent) }
+func withUserAgent(h *host) http.RoundTripper {
+	return transport.NewUserAgent(rewinder{h.base}, h.userAgent)
+}
+
+// onceBody is a body that cannot be read again.
+type onceBody struct {
+	io.ReadCloser
+	sent bool
+}
+
+// guardBody marks such a body, for rewinder.
+func guardBody(req *http.Request) *http.Request {
+	if req.Body == nil || req.Body == http.NoBody || req.GetBody != nil {
+		return req
+	}
+	clone := req.Clone(req.Context())
+	clone.Body = &onceBody{ReadCloser: req.Body}
+	return clone
+}
+
+// errResend says that a request has to be sent again by whoever has its body.
+var errResend = errors.New("the registry wants a new token")
+
+// rewinder stands below the library, which sends a request again when a token has expired, with the
+// body that it has read to its end.
+type rewinder struct{ base http.RoundTripper }
+
+// RoundTrip implements http.RoundTripper.
+func (r rewinder) RoundTrip(req *http.Request) (*http.Response, error) {
+	if once, ok := req.Body.(*onceBody); ok {
+		if once.sent {
+			return nil, errResend
+		}
+		once.sent = true
+	}
+	if req.GetBody != nil {
+		fresh, err := req.GetBody()
+		if err != nil {
+			return nil, err
+		}
+		_ = req.Body.Close()
+		req = req.Clone(req.Context())
+		req.Body = fresh
+	}
+	return r.base.RoundTrip(req)
+}
 
 // resource names a registry as the keychain wants it.
 type resource string

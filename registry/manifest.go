@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/tarnfs/tarn/image"
@@ -116,7 +117,9 @@ func read[T any](r *Repository, ask func(*endpoint) (T, error)) (T, error) {
 	return none, fmt.Errorf("%w (and of its mirrors: %w)", errs[last], errors.Join(errs[:last]...))
 }
 
-// PutManifest uploads a manifest or index under ref's tag, or under its digest.
+// PutManifest uploads a manifest or index under ref's tag, or under its digest. If it is about another
+// manifest and the registry does not keep account of that, it is listed under the tag that the
+// specification has for it ("Referrers Tag Schema").
 func (r *Repository) PutManifest(ctx context.Context, ref image.Reference, mediaType string, raw []byte) error {
 	retries := retry{backoff: r.client.backoff}
 	for {
@@ -144,8 +147,43 @@ func (r *Repository) putManifest(ctx context.Context, ref image.Reference, media
 	if got := res.Header.Get("Docker-Content-Digest"); got != "" && got != string(image.DigestBytes(raw)) {
 		return fmt.Errorf("%w: it stored manifest %s as %.100s", ErrDigest, image.DigestBytes(raw), got)
 	}
-	return nil
+	doc, err := image.ParseDocument(raw)
+	if err != nil || doc.Subject == nil || res.Header.Get("OCI-Subject") != "" {
+		return nil //nolint:nilerr // what the registry accepts need not be understood here
+	}
+	return r.listReferrer(ctx, doc, raw)
 }
+
+// listReferrer adds a manifest to the index of those that are about its subject. Two clients that do so
+// at once may lose one, as the specification says.
+func (r *Repository) listReferrer(ctx context.Context, doc *image.Document, raw []byte) error {
+	tag := r.name.WithTag(referrersTag(doc.Subject.Digest))
+	index := image.Index{SchemaVersion: 2, MediaType: image.MediaTypeIndex}
+	current, err := r.Manifest(ctx, tag)
+	if err == nil {
+		var parsed *image.Index
+		if parsed, err = image.ParseIndex(current.Raw); err == nil {
+			index = *parsed
+		}
+	}
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	digest := image.DigestBytes(raw)
+	if slices.ContainsFunc(index.Manifests, func(d image.Descriptor) bool { return d.Digest == digest }) {
+		return nil
+	}
+	index.Manifests = append(index.Manifests, image.Descriptor{
+		MediaType: doc.MediaType, Digest: digest, Size: int64(len(raw)), ArtifactType: doc.ArtifactType, Annotations: doc.Annotations,
+	})
+	list, err := json.Marshal(&index)
+	if err != nil {
+		return err
+	}
+	return r.putManifest(ctx, tag, image.MediaTypeIndex, list)
+}
+
+func referrersTag(subject image.Digest) string { return subject.Algorithm() + "-" + subject.Hex() }
 
 const (
 	maxTagPage = 16 << 20
@@ -208,7 +246,7 @@ func (r *Repository) Referrers(ctx context.Context, digest image.Digest) ([]imag
 }
 
 func (r *Repository) taggedReferrers(ctx context.Context, digest image.Digest) ([]image.Descriptor, error) {
-	doc, err := r.Manifest(ctx, r.name.WithTag(digest.Algorithm()+"-"+digest.Hex()))
+	doc, err := r.Manifest(ctx, r.name.WithTag(referrersTag(digest)))
 	if errors.Is(err, ErrNotFound) {
 		return nil, nil
 	}

@@ -91,7 +91,7 @@ func passes(err error) bool {
 		return passesStatus(refused.StatusCode)
 	}
 	for _, reason := range []error{
-		io.ErrUnexpectedEOF, io.EOF, errStalled, errShort,
+		io.ErrUnexpectedEOF, io.EOF, errStalled, errShort, errResend,
 		syscall.ECONNRESET, syscall.ECONNABORTED, syscall.EPIPE, syscall.ECONNREFUSED, syscall.ETIMEDOUT,
 	} {
 		if errors.Is(err, reason) {

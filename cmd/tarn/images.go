@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -84,11 +85,11 @@ Fields for --format: .ID .Repository .Tag .Digest .CreatedSince .CreatedAt .Size
 
 func newImageRow(img engine.ImageRow, list *listing) imageRow {
 	row := imageRow{
-		ID: list.id(img.ID), Repository: none, Tag: none, Digest: string(img.Manifest), Size: format.Size(img.Size),
+		ID: list.id(img.ID), Repository: none, Tag: none, Digest: string(img.Digest), Size: format.Size(img.Size),
 		CreatedSince: format.Ago(img.Created, time.Now()), CreatedAt: timestamp(img.Created), Labels: joinLabels(img.Labels),
 	}
 	if !img.Dangling() {
-		row.Repository, row.Tag = img.Name.FamiliarName(), img.Name.Tag()
+		row.Repository, row.Tag = img.Name.FamiliarName(), cmp.Or(img.Name.Tag(), none)
 	}
 	return row
 }

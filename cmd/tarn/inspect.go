@@ -13,7 +13,11 @@ import (
 )
 
 func newInspectCmd(a *app) *cobra.Command {
-	var kind, text string
+	var (
+		kind, text, platform string
+		remote               bool
+		reg                  registryFlags
+	)
 	cmd := &cobra.Command{
 		Use:     "inspect [flags] NAME...",
 		GroupID: groupImages,
@@ -26,6 +30,7 @@ upper, title, pad, truncate, println, and those of Go's own.`,
 		Example: `  tarn inspect debian
   tarn inspect --type image --format '{{json .Config.Env}}' debian
   tarn inspect -f '{{.GraphDriver.Data.UpperDir}}' work
+  tarn inspect --remote --platform linux/arm64 debian:12
   tarn inspect -f '{{join .RootFS.Layers "\n"}}' debian-hello`,
 		Args: arguments(1, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -33,13 +38,18 @@ upper, title, pad, truncate, println, and those of Go's own.`,
 			if err != nil {
 				return err
 			}
-			e, err := a.engine()
+			var look func(string) (any, error)
+			if remote {
+				look, err = a.remoteInspector(cmd, platform, reg.options(a))
+			} else {
+				look, err = a.inspector(cmd, kind)
+			}
 			if err != nil {
 				return err
 			}
 			found := []any{}
 			failed := each(cmd, args, func(name string) error {
-				object, err := e.Inspect(cmd.Context(), name, kind)
+				object, err := look(name)
 				if err == nil {
 					found = append(found, object)
 				}
@@ -58,8 +68,29 @@ upper, title, pad, truncate, println, and those of Go's own.`,
 	flags := cmd.Flags()
 	flags.StringVar(&kind, "type", engine.KindAny, "`kind` of what is described: container or image")
 	suggest(cmd, "type", engine.KindContainer, engine.KindImage)
+	flags.BoolVar(&remote, "remote", false, "describe images as they are in their registries; nothing is fetched but manifest and config")
+	flags.StringVar(&platform, "platform", "", "with --remote: `os/architecture[/variant]` to choose (default: this machine's)")
+	reg.add(flags)
 	flags.StringVarP(&text, "format", "f", "", "print each by a Go `template`; 'json' for one line of JSON")
 	return cmd
+}
+
+// inspector describes what is in the store.
+func (a *app) inspector(cmd *cobra.Command, kind string) (func(name string) (any, error), error) {
+	e, err := a.engine()
+	if err != nil {
+		return nil, err
+	}
+	return func(name string) (any, error) { return e.Inspect(cmd.Context(), name, kind) }, nil
+}
+
+// remoteInspector describes what is in registries. It needs no store.
+func (a *app) remoteInspector(cmd *cobra.Command, platform string, opts engine.RegistryOptions) (func(name string) (any, error), error) {
+	p, err := parsePlatform(platform)
+	if err != nil {
+		return nil, err
+	}
+	return func(name string) (any, error) { return engine.InspectRemote(cmd.Context(), name, p, opts) }, nil
 }
 
 // writeJSON prints for people, as Docker does.

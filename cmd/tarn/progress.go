@@ -24,6 +24,8 @@ type progress struct {
 	// completed is what is said of a transfer that has come to its end, if that is no "Pull complete".
 	completed string
 
+	begin func() // looks what out is, once
+
 	mu        sync.Mutex
 	transfers []*transfer
 	byBlob    map[image.Digest]*transfer
@@ -40,15 +42,18 @@ type transfer struct {
 
 const redraw = 100 * time.Millisecond
 
-// newProgress starts to show transfers on f. Call close at the end.
+// newProgress shows transfers on f. Call close at the end.
 func newProgress(f *os.File, quiet, push bool) *progress {
 	p := &progress{out: f, push: push, byBlob: make(map[image.Digest]*transfer), stop: make(chan struct{})}
-	switch _, _, err := sys.TerminalSize(f); {
-	case quiet:
+	if quiet {
 		p.out = io.Discard
-	case err == nil:
-		p.size = func() (cols, rows uint16, err error) { return sys.TerminalSize(f) }
-		p.stopped.Go(p.animate)
+		return p
+	}
+	p.begin = func() {
+		if _, _, err := sys.TerminalSize(f); err == nil {
+			p.size = func() (cols, rows uint16, err error) { return sys.TerminalSize(f) }
+			p.stopped.Go(p.animate)
+		}
 	}
 	return p
 }
@@ -82,6 +87,10 @@ func (p *progress) report(t engine.Transfer) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	known := p.byBlob[t.Blob]
+	if p.begin != nil { // with the first transfer, since most commands have none
+		p.begin()
+		p.begin = nil
+	}
 	if known == nil {
 		known = &transfer{Transfer: t}
 		known.rate.start(t.Done, time.Now())

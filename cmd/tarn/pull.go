@@ -37,6 +37,7 @@ func parsePlatform(s string) (image.Platform, error) {
 func newPullCmd(a *app) *cobra.Command {
 	var (
 		reg      registryFlags
+		opts     engine.PullOptions
 		platform string
 		quiet    bool
 	)
@@ -54,10 +55,11 @@ Credentials are those of 'tarn login' and 'docker login'. Mirrors and other loca
 are read from /etc/containers/registries.conf.`,
 		Example: `  tarn pull debian:12
   tarn pull --platform linux/arm64 registry.example.com/team/app
+  tarn pull --verify-key cosign.pub registry.example.com/team/app
   tarn pull --tls-verify=false registry.local:5000/app@sha256:…`,
 		Args: arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			opts := engine.PullOptions{Registry: reg.options(a)}
+			opts.Registry = reg.options(a)
 			var err error
 			if opts.Platform, err = parsePlatform(platform); err != nil {
 				return err
@@ -68,6 +70,8 @@ are read from /etc/containers/registries.conf.`,
 	flags := cmd.Flags()
 	reg.add(flags)
 	flags.StringVar(&platform, "platform", "", "`os/architecture[/variant]` to choose where there are several (default: this machine's)")
+	flags.BoolVar(&opts.All, "all", false, "fetch signatures, attestations and other referrers, too, for 'tarn push --all'")
+	flags.StringVar(&opts.VerifyKey, "verify-key", "", "`file` with a public key: refuse the image unless it has a cosign signature of it")
 	flags.BoolVarP(&quiet, "quiet", "q", false, "print only the image's name")
 	return cmd
 }
@@ -89,6 +93,9 @@ func (a *app) pull(cmd *cobra.Command, name string, opts engine.PullOptions, qui
 		status := "Downloaded newer image for"
 		if pulled.UpToDate {
 			status = "Image is up to date for"
+		}
+		if pulled.Companions > 0 {
+			fmt.Fprintf(out, "Signatures and other referrers: %d\n", pulled.Companions)
 		}
 		fmt.Fprintf(out, "Digest: %s\nStatus: %s %s\n", pulled.Digest, status, pulled.Name.Familiar())
 	}

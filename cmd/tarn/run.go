@@ -10,7 +10,10 @@ import (
 
 func newRunCmd(a *app) *cobra.Command {
 	opts := engine.RunOptions{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
-	var entrypoint string
+	var (
+		entrypoint, pull string
+		reg              registryFlags
+	)
 	cmd := &cobra.Command{
 		Use:     "run [flags] IMAGE [COMMAND [ARG...]]",
 		GroupID: groupContainers,
@@ -36,6 +39,12 @@ when it is not there, else the command's: 128 and the number of a signal that en
 			if cmd.Flags().Changed("entrypoint") {
 				opts.Entrypoint = &entrypoint
 			}
+			var err error
+			if opts.Pull, err = engine.ParsePullPolicy(pull); err != nil {
+				return err
+			}
+			shown := newProgress(os.Stderr, false, false)
+			opts.PullOptions = engine.PullOptions{Registry: reg.options(a), Report: shown.report, Done: shown.close}
 			return a.run(cmd, opts)
 		},
 		ValidArgsFunction: complete(1, a.imageNames),
@@ -57,6 +66,9 @@ when it is not there, else the command's: 128 and the number of a signal that en
 	flags.StringVar(&opts.Network, "network", engine.NetworkNone, "`network`: none or host")
 	suggest(cmd, "network", engine.NetworkNone, engine.NetworkHost)
 	flags.StringArrayVar(&opts.SecurityOpt, "security-opt", nil, "`option`: no-new-privileges, seccomp=unconfined or seccomp=FILE")
+	flags.StringVar(&pull, "pull", "missing", "`when` to fetch the image from its registry: missing, always or never")
+	suggest(cmd, "pull", string(engine.PullMissing), string(engine.PullAlways), string(engine.PullNever))
+	reg.add(flags)
 	flags.BoolVar(&opts.ReadOnly, "read-only", false, "the root file system cannot be written")
 	flags.BoolVar(&opts.Remove, "rm", false, "remove the container when it ends")
 	flags.BoolVarP(&opts.Interactive, "interactive", "i", false, "the command reads this command's input")
