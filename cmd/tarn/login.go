@@ -98,7 +98,7 @@ func credentials(cmd *cobra.Command, user, password string, fromStdin bool) (str
 	return user, password, nil
 }
 
-func newLogoutCmd(a *app) *cobra.Command {
+func newLogoutCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:     "logout [REGISTRY]",
 		GroupID: groupRegistries,

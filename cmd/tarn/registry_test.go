@@ -75,8 +75,8 @@ func (s *shell) fails(message string, args ...string) {
 	require.True(s.t, strings.HasPrefix(lines[len(lines)-1], "tarn: "), "the error is on one line, after the progress: %s", stderr)
 }
 
-// image makes a small image and gives its ID.
-func (s *shell) image(name string) string {
+// image makes the small image "app" and gives its ID.
+func (s *shell) image() string {
 	s.t.Helper()
 	e, err := engine.Open(engine.Options{
 		Root: strings.TrimPrefix(s.env[0], "TARN_ROOT="), Run: strings.TrimPrefix(s.env[1], "TARN_RUN="),
@@ -85,7 +85,7 @@ func (s *shell) image(name string) string {
 	f, err := os.Open(testenv.BusyboxTar(s.t))
 	require.NoError(s.t, err)
 	defer f.Close()
-	id, err := e.Import(s.t.Context(), f, engine.ImportOptions{Name: name})
+	id, err := e.Import(s.t.Context(), f, engine.ImportOptions{Name: "app"})
 	require.NoError(s.t, err)
 	return string(id)
 }
@@ -99,7 +99,7 @@ func TestLogin(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			reg := testenv.StartRegistry(t, testenv.RegistryOptions{Auth: auth})
 			s := newShell(t)
-			s.image("app")
+			s.image()
 			s.fails("access denied", "push", "app", reg.Host+"/team/app")
 			s.fails("tarn login "+reg.Host, "push", "app", reg.Host+"/team/app")
 
@@ -152,7 +152,7 @@ func TestLoginWithACredentialHelper(t *testing.T) {
 	require.NoError(t, err)
 	require.NotContains(t, string(text), base64.StdEncoding.EncodeToString([]byte("bob:pass")), "the helper has it")
 	require.Contains(t, string(text), "X-Kept")
-	s.image("app")
+	s.image()
 	s.tarn("push", "app", reg.Host+"/app")
 	s.tarn("logout", reg.Host)
 	s.fails("access denied", "push", "app", reg.Host+"/app")
@@ -190,7 +190,7 @@ func TestTLS(t *testing.T) {
 	certificate, key := testenv.Certificate(t, name)
 	reg := testenv.StartRegistry(t, testenv.RegistryOptions{Certificate: certificate, Key: key})
 	s := newShell(t, "HTTPS_PROXY="+tunnel(t, reg.Host))
-	s.image("app")
+	s.image()
 	s.fails("certificate", "push", "app", name+"/app")
 	s.tarn("push", "--tls-verify=false", "app", name+"/app")
 	s.tarn("push", "--cert-dir", filepath.Dir(certificate), "app", name+"/app:2")
@@ -217,7 +217,7 @@ func TestMirrors(t *testing.T) {
 		require.NoError(t, os.WriteFile(conf, []byte(text), 0o600))
 	}
 	configure("")
-	id := s.image("app")
+	id := s.image()
 	s.tarn("push", "app", mirror.Host+"/mirrored/tool:1")
 	s.tarn("push", "app", origin.Host+"/lib/tool:1")
 	s.tarn("push", "app", origin.Host+"/lib/tool:2")
@@ -248,7 +248,7 @@ blocked = true
 func TestRunPulls(t *testing.T) {
 	reg := testenv.StartRegistry(t, testenv.RegistryOptions{})
 	s := newShell(t)
-	s.image("app")
+	s.image()
 	s.tarn("push", "app", reg.Host+"/app")
 	name := reg.Host + "/app"
 	_, stderr, status := s.try("", "run", "--rm", "--pull", "never", name, "true")
@@ -272,7 +272,7 @@ func TestRunPulls(t *testing.T) {
 func TestInspectRemote(t *testing.T) {
 	reg := testenv.StartRegistry(t, testenv.RegistryOptions{})
 	s := newShell(t)
-	id := s.image("app")
+	id := s.image()
 	s.tarn("push", "-q", "app", reg.Host+"/app:v1")
 	digest := reg.Header("/v2/app/manifests/v1").Get("Docker-Content-Digest")
 	require.Equal(t, id+" "+digest, s.tarn("inspect", "--remote", "-f", "{{.ID}} {{.Digest}}", reg.Host+"/app:v1"))
