@@ -26,6 +26,15 @@ type draft struct {
 	staged    []*stagedLayer    // those of them that are not in the store
 }
 
+// abort drops the layers that were not published.
+func (d *draft) abort() error {
+	var errs []error
+	for _, staged := range d.staged {
+		errs = append(errs, staged.abort())
+	}
+	return errors.Join(errs...)
+}
+
 // errGone says that a layer thought to be in the store was removed meanwhile.
 var errGone = errors.New("a layer was removed at the same time")
 

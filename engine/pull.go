@@ -184,7 +184,7 @@ func (e *Engine) fetchCompanions(ctx context.Context, repo *registry.Repository,
 }
 
 func (e *Engine) fetchLayers(ctx context.Context, repo *registry.Repository, remote *remoteImage, pins *store.Pins, report Report) error {
-	layers := distinctLayers(remote)
+	layers := distinctLayers(remote.manifest, remote.config)
 	for _, l := range layers {
 		report.tell(Transfer{Blob: l.want.Digest, State: Waiting, Total: l.want.Size})
 	}
@@ -205,16 +205,18 @@ type layerOf struct {
 	diffID image.Digest
 }
 
+// layerPair says that a blob holds a layer's tar.
+type layerPair struct{ blob, diffID image.Digest }
+
 // distinctLayers leaves out repetitions: an image may have the same layer twice.
-func distinctLayers(remote *remoteImage) []layerOf {
-	type pair struct{ blob, diffID image.Digest }
-	seen := make(map[pair]bool)
+func distinctLayers(manifest *image.Manifest, config *image.Config) []layerOf {
+	seen := make(map[layerPair]bool)
 	var layers []layerOf
-	for i, want := range remote.manifest.Layers {
-		key := pair{want.Digest, remote.config.RootFS.DiffIDs[i]}
-		if !seen[key] {
-			seen[key] = true
-			layers = append(layers, layerOf{want, key.diffID})
+	for i, want := range manifest.Layers {
+		pair := layerPair{want.Digest, config.RootFS.DiffIDs[i]}
+		if !seen[pair] {
+			seen[pair] = true
+			layers = append(layers, layerOf{want, pair.diffID})
 		}
 	}
 	return layers

@@ -3,6 +3,7 @@ package engine_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"net/http"
@@ -50,7 +51,12 @@ func (r remote) do(want int, method, url, contentType string, body []byte) strin
 	text, err := io.ReadAll(res.Body)
 	require.NoError(r.t, err)
 	require.Equal(r.t, want, res.StatusCode, string(text))
-	return res.Header.Get("Location")
+	location, err := res.Location() // may be relative to the request
+	if errors.Is(err, http.ErrNoLocation) {
+		return ""
+	}
+	require.NoError(r.t, err)
+	return location.String()
 }
 
 // pushManifest uploads anything as a manifest, under a tag or digest, and gives its descriptor.

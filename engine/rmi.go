@@ -50,7 +50,7 @@ func (e *Engine) removeImage(lock *store.Lock, ref string, opts RemoveImageOptio
 	}
 	if byName := isNameOf(ref, img.Name); byName && len(names) > 1 {
 		removed := &Removed{Untagged: []string{familiar(img.Name)}}
-		return removed, e.Store.RemoveImage(lock, img.Image)
+		return removed, e.untag(lock, img.Image)
 	} else if !byName && len(names) > 1 && !opts.Force {
 		return nil, fmt.Errorf("%w: %s has %d names (remove them one by one, or all with -f)", ErrImageInUse, ref, len(names))
 	}
@@ -86,6 +86,14 @@ func (e *Engine) sweep(lock *store.Lock, layers []image.Digest, removed *Removed
 		}
 	}
 	return err
+}
+
+// untag removes a name, and what a registry's clients could pull of it by digest.
+func (e *Engine) untag(lock *store.Lock, img store.Image) error {
+	if err := e.Store.RemoveImage(lock, img); err != nil {
+		return err
+	}
+	return e.forget(lock, img)
 }
 
 // isNameOf reports whether ref was given as a name, and not as an ID.
@@ -156,12 +164,12 @@ func (e *Engine) removeRecords(lock *store.Lock, img *Image, inUse bool) (*Remov
 			unnamed := record
 			unnamed.Name = ""
 			err = e.Store.SetImage(lock, unnamed)
-		} else {
-			err = e.Store.RemoveUnnamed(lock, record.Manifest)
+		} else if err = e.Store.RemoveUnnamed(lock, record.Manifest); err == nil && record.Name == "" {
+			err = e.forget(lock, record)
 		}
 		if err == nil && record.Name != "" {
 			removed.Untagged = append(removed.Untagged, familiar(record.Name))
-			err = e.Store.RemoveImage(lock, record)
+			err = e.untag(lock, record)
 		}
 		if err != nil {
 			return removed, err

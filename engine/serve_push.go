@@ -1,0 +1,307 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tarnfs/tarn/image"
+	"github.com/tarnfs/tarn/registry/server"
+	"github.com/tarnfs/tarn/store"
+)
+
+// PutManifest implements server.Writer. Whatever is pushed is held by its digest. What gets a tag, and
+// is an image or an index with one for this machine, becomes a local image of that name as well: its
+// layers are indexed, and verified against its config. An image whose config is wrong about them is
+// held as it is, as any registry would, but it is not one that can be run here.
+func (c *storeContent) PutManifest(ctx context.Context, repository string, m server.Manifest, doc *image.Document, tags []string) (err error) {
+	name, err := repositoryName(repository)
+	if err != nil {
+		return err
+	}
+	push := &manifestPush{content: c, repository: name, manifest: m, doc: doc, tags: tags}
+	defer func() { err = errors.Join(err, push.abort()) }()
+	if len(tags) > 0 {
+		if err := push.stageImage(ctx); err != nil {
+			return err
+		}
+	}
+	lock, err := c.engine.Store.Shared(ctx)
+	if err != nil {
+		return err
+	}
+	return errors.Join(push.publish(lock), lock.Unlock())
+}
+
+// manifestPush is a manifest on its way into the store.
+type manifestPush struct {
+	content    *storeContent
+	repository string // canonical
+	manifest   server.Manifest
+	doc        *image.Document
+	tags       []string
+	image      *draft     // what can be run here; nil if that is nothing
+	mutex      sync.Mutex // guards image.staged
+}
+
+func (p *manifestPush) abort() error {
+	if p.image == nil {
+		return nil
+	}
+	return p.image.abort()
+}
+
+// stages reports whether d is a layer that was staged.
+func (p *manifestPush) stages(d image.Digest) bool {
+	return p.image != nil && slices.ContainsFunc(p.image.staged, func(l *stagedLayer) bool { return l.diffID == d })
+}
+
+// publish makes all of it visible.
+func (p *manifestPush) publish(lock *store.Lock) error {
+	s := p.content.engine.Store
+	for _, blob := range p.doc.Blobs() {
+		if err := p.publishBlob(lock, blob); err != nil {
+			return err
+		}
+	}
+	if err := putBlobAs(s, lock, p.manifest.Digest, p.manifest.Raw); err != nil {
+		return err
+	}
+	now := time.Now().UTC()
+	held := store.Entry{Repository: p.repository, Manifest: p.manifest.Digest, Created: now}
+	if err := s.SetEntry(lock, held); err != nil {
+		return err
+	}
+	if p.image != nil {
+		_, err := p.content.engine.publishLocked(lock, p.image)
+		return err
+	}
+	for _, tag := range p.tags {
+		held.Tag = tag
+		if err := s.SetEntry(lock, held); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// publishBlob makes sure that the store has the blob, or will have it as a layer.
+func (p *manifestPush) publishBlob(lock *store.Lock, blob image.Descriptor) error {
+	s, pending := p.content.engine.Store, &p.content.pending
+	if p.stages(blob.Digest) || isLayer(s, blob.Digest) {
+		_, err := pending.discard(blob.Digest)
+		return err
+	}
+	published, err := pending.publish(lock, blob.Digest)
+	if published || err != nil {
+		return err
+	}
+	if !s.HasBlob(blob.Digest) && blob.Distributable() {
+		return fmt.Errorf("%w: %s", server.ErrMissing, blob.Digest)
+	}
+	return nil
+}
+
+func isLayer(s *store.Store, d image.Digest) bool {
+	return d.Algorithm() == image.SHA256 && s.HasLayer(d)
+}
+
+// putBlobAs publishes a small blob whose digest was verified.
+func putBlobAs(s *store.Store, lock *store.Lock, d image.Digest, data []byte) error {
+	if s.HasBlob(d) {
+		return nil
+	}
+	w, err := s.NewBlob(d.Algorithm())
+	if err != nil {
+		return err
+	}
+	if _, err := w.Write(data); err != nil {
+		return errors.Join(err, w.Abort())
+	}
+	stage, err := w.Finish(d)
+	if err != nil {
+		return err
+	}
+	return errors.Join(stage.Publish(lock), stage.Abort())
+}
+
+// stageImage prepares what can be run here, if there is anything. Only trouble of this machine is an
+// error.
+func (p *manifestPush) stageImage(ctx context.Context) error {
+	raw, err := p.choose(ctx)
+	if raw == nil || err != nil {
+		return err
+	}
+	p.image = &draft{manifest: raw}
+	if image.IsIndex(p.doc.MediaType) {
+		p.image.index = p.manifest.Raw
+	}
+	for _, tag := range p.tags {
+		ref, err := image.ParseReference(p.repository + ":" + tag)
+		if err != nil {
+			return fmt.Errorf("%w: %w", server.ErrName, err)
+		}
+		p.image.names = append(p.image.names, ref)
+	}
+	err = p.stageLayers(ctx)
+	if err == nil {
+		return nil
+	}
+	err = errors.Join(err, p.abort())
+	p.image = nil
+	if ctx.Err() != nil || isTrouble(err) {
+		return err
+	}
+	if !errors.Is(err, image.ErrNotImage) {
+		p.content.log(fmt.Sprintf("%s %s can be pulled, but not run here: %v", p.repository, p.manifest.Digest, err))
+	}
+	return nil
+}
+
+// isTrouble tells what this machine failed at from what is wrong with an image.
+func isTrouble(err error) bool {
+	_, failed := errors.AsType[syscall.Errno](err)
+	return failed
+}
+
+// choose gives the manifest of the image itself: of an index, the one for this machine. It is nil if
+// there is none, or it is not here.
+func (p *manifestPush) choose(ctx context.Context) ([]byte, error) {
+	if p.manifest.Digest.Algorithm() != image.SHA256 {
+		return nil, nil // the store's images go by sha256
+	}
+	raw := p.manifest.Raw
+	for range maxNestedIndexes {
+		kind, err := image.DocumentType(raw)
+		if err != nil || !image.IsIndex(kind) {
+			return raw, err
+		}
+		index, err := image.ParseIndex(raw)
+		if err != nil {
+			return nil, err
+		}
+		choice, err := index.Choose(image.HostPlatform())
+		if errors.Is(err, image.ErrNoPlatform) || err == nil && choice.Digest.Algorithm() != image.SHA256 {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		m, err := p.content.Manifest(ctx, p.repository, server.Reference{Digest: choice.Digest})
+		if errors.Is(err, server.ErrManifest) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		raw = m.Raw
+	}
+	return nil, nil
+}
+
+// stageLayers verifies the image, and stages those of its layers that the store lacks.
+func (p *manifestPush) stageLayers(ctx context.Context) error {
+	manifest, err := image.ParseManifest(p.image.manifest)
+	if err != nil {
+		return err
+	}
+	if p.image.config, err = p.content.readBlob(ctx, manifest.Config.Digest, image.MaxConfigSize); err != nil {
+		return err
+	}
+	config, err := image.ParseConfig(p.image.config)
+	if err != nil {
+		return err
+	}
+	if have := image.DigestBytes(p.image.config); have != manifest.Config.Digest {
+		return fmt.Errorf("%w: the config is %s, the manifest says %s", image.ErrDocument, have, manifest.Config.Digest)
+	}
+	p.image.layers = config.RootFS.DiffIDs
+	if have, want := len(manifest.Layers), len(p.image.layers); have != want {
+		return fmt.Errorf("%w: %d layers, its config has %d", image.ErrDocument, have, want)
+	}
+	known, err := p.content.engine.knownPairs()
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(pulledAtOnce)
+	for _, l := range distinctLayers(manifest, config) {
+		if known[layerPair{l.want.Digest, l.diffID}] && p.content.engine.Store.HasLayer(l.diffID) {
+			continue
+		}
+		group.Go(func() error { return p.stageLayer(ctx, l) })
+	}
+	return group.Wait()
+}
+
+// knownPairs lists which blobs hold which layers: what the store's images are made of was verified.
+func (e *Engine) knownPairs() (map[layerPair]bool, error) {
+	images, err := e.Store.Images()
+	if err != nil {
+		return nil, err
+	}
+	pairs := make(map[layerPair]bool)
+	for _, img := range images {
+		manifest, err := e.Store.Manifest(img.Manifest)
+		if err != nil {
+			return nil, err
+		}
+		config, err := e.Store.Config(img.ID)
+		if err != nil {
+			return nil, err
+		}
+		if len(manifest.Layers) != len(config.RootFS.DiffIDs) {
+			continue
+		}
+		for _, l := range distinctLayers(manifest, config) {
+			pairs[layerPair{l.want.Digest, l.diffID}] = true
+		}
+	}
+	return pairs, nil
+}
+
+// stageLayer stages the layer, verified. If the store has it, it is still verified that it is what
+// the blob holds: so far that is only what the image says.
+func (p *manifestPush) stageLayer(ctx context.Context, l layerOf) error {
+	select {
+	case p.content.staging <- struct{}{}:
+		defer func() { <-p.content.staging }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	blob, err := p.content.Blob(ctx, l.want.Digest)
+	if err != nil {
+		return fmt.Errorf("layer %s: %w", l.want.Digest.Short(), err)
+	}
+	defer blob.Close() //nolint:errcheck // read only
+	// The blob's own digest was verified when it came.
+	staged, err := p.content.engine.stageBlob(ctx, blob, image.Descriptor{Size: l.want.Size}, l.diffID)
+	if err != nil {
+		return fmt.Errorf("layer %s: %w", l.want.Digest.Short(), err)
+	}
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	p.image.staged = append(p.image.staged, staged)
+	return nil
+}
+
+// readBlob reads a document that was pushed, verified by the one who took it in.
+func (c *storeContent) readBlob(ctx context.Context, d image.Digest, limit int64) ([]byte, error) {
+	blob, err := c.Blob(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	defer blob.Close() //nolint:errcheck // read only
+	raw, err := io.ReadAll(io.LimitReader(blob, limit+1))
+	if err == nil && int64(len(raw)) > limit {
+		err = fmt.Errorf("%w: %s has more than %d bytes", image.ErrDocument, d, limit)
+	}
+	return raw, err
+}

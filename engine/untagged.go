@@ -1,0 +1,136 @@
+package engine
+
+import (
+	"errors"
+	"maps"
+	"slices"
+
+	"github.com/tarnfs/tarn/image"
+	"github.com/tarnfs/tarn/store"
+)
+
+// What was pushed to a repository can be pulled by its digest for as long as it is there, with or
+// without a tag. So that "tarn rmi" frees what it took, it removes these entries, too.
+
+// forget removes the entries that hold by digest what an image stood for in the repositories where it
+// lost its last name: its manifest, of an index all that it lists, and what refers to these, such as
+// signatures. What a tag of the repository still leads to stays.
+func (e *Engine) forget(lock *store.Lock, img store.Image) error {
+	if img.Name != "" {
+		ref, err := image.ParseReference(img.Name)
+		if err != nil {
+			return err
+		}
+		return e.forgetIn(lock, ref.Repository(), img)
+	}
+	entries, err := e.Store.Entries()
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if entry.Manifest != img.Manifest && entry.Manifest != img.Target() {
+			continue
+		}
+		if err := e.forgetIn(lock, entry.Repository, img); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *Engine) forgetIn(lock *store.Lock, repository string, img store.Image) error {
+	tagged, err := e.tagged(repository)
+	if err != nil {
+		return err
+	}
+	gone, err := e.leadsTo(img.Manifest, img.Target())
+	if err != nil {
+		return err
+	}
+	maps.DeleteFunc(gone, func(d image.Digest, _ bool) bool { return tagged[d] })
+	entries, err := e.entriesIn(repository)
+	if err != nil {
+		return err
+	}
+	entries = slices.DeleteFunc(entries, func(e store.Entry) bool { return e.Tag != "" || tagged[e.Manifest] })
+	if err := e.addReferrers(gone, entries); err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if !gone[entry.Manifest] {
+			continue
+		}
+		if err := e.Store.RemoveEntry(lock, entry); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addReferrers adds to a set those of the entries that refer to what is in it.
+func (e *Engine) addReferrers(set map[image.Digest]bool, entries []store.Entry) error {
+	subjects := make(map[image.Digest]image.Digest)
+	for _, entry := range entries {
+		doc, err := e.Store.Document(entry.Manifest)
+		if err != nil {
+			return err
+		}
+		if doc.Subject != nil {
+			subjects[entry.Manifest] = doc.Subject.Digest
+		}
+	}
+	for before := -1; before != len(set); {
+		before = len(set)
+		for d, subject := range subjects {
+			if set[subject] {
+				set[d] = true
+			}
+		}
+	}
+	return nil
+}
+
+// tagged gives the digests of all that a repository's tags lead to.
+func (e *Engine) tagged(repository string) (map[image.Digest]bool, error) {
+	images, err := e.imagesIn(repository)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := e.entriesIn(repository)
+	if err != nil {
+		return nil, err
+	}
+	var roots []image.Digest
+	for _, img := range images {
+		roots = append(roots, img.Manifest, img.Target())
+	}
+	for _, entry := range entries {
+		if entry.Tag != "" {
+			roots = append(roots, entry.Manifest)
+		}
+	}
+	return e.leadsTo(roots...)
+}
+
+// leadsTo gives the manifests themselves, and what those of them that are indexes list, at any depth.
+func (e *Engine) leadsTo(manifests ...image.Digest) (map[image.Digest]bool, error) {
+	found := make(map[image.Digest]bool)
+	for todo := manifests; len(todo) > 0; todo = todo[1:] {
+		d := todo[0]
+		if found[d] {
+			continue
+		}
+		found[d] = true
+		doc, err := e.Store.Document(d)
+		if errors.Is(err, store.ErrNotFound) || errors.Is(err, image.ErrDocument) {
+			continue // an index may list what is not there, or is no manifest
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, listed := range doc.Manifests {
+			todo = append(todo, listed.Digest)
+		}
+	}
+	return found, nil
+}
