@@ -18,6 +18,7 @@ if [ "$(id -u)" != 0 ]; then
 fi
 
 scripts/setup.sh test
+scripts/conformance.sh
 "${as_root[@]}" scripts/debian-root.sh
 "${as_root[@]}" scripts/erofs-utils.sh
 "${as_root[@]}" scripts/docker.sh

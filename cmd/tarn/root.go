@@ -87,6 +87,7 @@ outlive a reboot lie below --run.`,
 		newLoginCmd(a),
 		newLogoutCmd(),
 		newSearchTagsCmd(a),
+		newServeCmd(a),
 		newVersionCmd(a),
 		newCompletionCmd(),
 	)
