@@ -56,6 +56,7 @@ const (
 	maxTarEntries  = 200_000
 	maxTarMetadata = 64 << 20
 	maxLinks       = 10
+	maxHoles       = 16 << 30 // bytes: a sparse file is as large as it says, whatever is stored of it
 )
 
 // tarFiles are files in a tar, read where they lie.
@@ -86,6 +87,9 @@ func indexTar(tar io.ReaderAt, size int64) (*tarFiles, error) {
 		name := cleanName(header.Name)
 		switch header.Type {
 		case tarfile.TypeReg:
+			if holes := header.Size - header.PackedSize; holes > maxHoles {
+				return nil, fmt.Errorf("%s: %w: %d bytes of holes", quote(header.Name), ErrLimit, holes)
+			}
 			t.entries[name] = entry{file: &tarfile.Header{
 				Type: header.Type, Size: header.Size, Sparse: header.Sparse,
 				DataOffset: header.DataOffset, PackedSize: header.PackedSize,

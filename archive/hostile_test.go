@@ -174,11 +174,19 @@ func TestTarsThatAreNone(t *testing.T) {
 			require.ErrorIs(t, err, tc.err)
 		})
 	}
+	dir := t.TempDir()
+	huge := filepath.Join(dir, "huge")
+	require.NoError(t, os.WriteFile(huge, nil, 0o600))
+	require.NoError(t, os.Truncate(huge, 17<<30))
+	_, err := openTar(t, gnuTar(t, dir, "--sparse"))
+	require.ErrorIs(t, err, archive.ErrLimit)
+	require.ErrorContains(t, err, "huge")
+
 	many := new(at.Archive)
 	for i := range 200_001 {
 		many.Add(fmt.Sprint(i), nil)
 	}
-	_, err := openTar(t, many.Tar(t))
+	_, err = openTar(t, many.Tar(t))
 	require.ErrorIs(t, err, tarfile.ErrLimit)
 }
 

@@ -42,7 +42,7 @@ func (e *Engine) ImportFile(ctx context.Context, path string, stdin *os.File, op
 		defer f.Close()
 		in = f
 	} else if isTerminal(stdin) {
-		return "", fmt.Errorf("import: %w: give a file's name, or redirect the input", ErrTerminal)
+		return "", fmt.Errorf("import: refusing to read from %w: give a file's name, or redirect the input", ErrTerminal)
 	}
 	if info, err := in.Stat(); err == nil && info.IsDir() {
 		return "", fmt.Errorf("import %s: it is a directory: use 'tar -C %s -c . | tarn import -'", inputName(path), path)

@@ -429,6 +429,24 @@ func TestLayerRemovedWhileItIsLoaded(t *testing.T) {
 	requireEmpty(t, e, "pins")
 }
 
+func TestLoadGivenUpLeavesNothing(t *testing.T) {
+	images := threeImages(t)
+	e := newEngine(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	_, err := e.Load(ctx, engine.LoadOptions{
+		Input: writeFile(t, "x.tar", at.Layout(images, threeNames()...).Tar(t)),
+		Report: func(transfer engine.Transfer) {
+			if transfer.Done > 1<<20 {
+				cancel()
+			}
+		},
+	})
+	require.ErrorIs(t, err, context.Canceled)
+	requireNothing(t, e)
+	requireEmpty(t, e, "pins")
+}
+
 // TestLoadsAtOnceAndRemovals: many load the same, others remove it; each load succeeds, and nothing is
 // left in the end.
 func TestLoadsAtOnceAndRemovals(t *testing.T) {

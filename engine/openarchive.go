@@ -12,7 +12,7 @@ import (
 )
 
 // ErrTerminal says that binary data would be read from a terminal, or written to one.
-var ErrTerminal = errors.New("not done with a terminal")
+var ErrTerminal = errors.New("a terminal")
 
 func isStdin(input string) bool { return input == "" || input == "-" }
 
@@ -52,7 +52,7 @@ func (e *Engine) openArchive(ctx context.Context, opts LoadOptions) (_ *openedAr
 	in := opts.Stdin
 	if isStdin(opts.Input) {
 		if isTerminal(in) {
-			return nil, fmt.Errorf("%w: use -i FILE, or redirect the input", ErrTerminal)
+			return nil, fmt.Errorf("refusing to read from %w: use -i FILE, or redirect the input", ErrTerminal)
 		}
 	} else {
 		if in, err = os.Open(opts.Input); err != nil {

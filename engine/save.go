@@ -47,7 +47,7 @@ func (e *Engine) Save(ctx context.Context, opts SaveOptions) (err error) {
 		return fmt.Errorf("%w: a directory cannot be written to standard output: use -o DIR", ErrOption)
 	}
 	if toStdout && isTerminal(opts.Stdout) {
-		return fmt.Errorf("save: %w: use -o FILE, or redirect the output", ErrTerminal)
+		return fmt.Errorf("save: %w", errTerminalOutput())
 	}
 	// Somebody may remove the images while they are written.
 	pins, err := e.Store.NewPins()
@@ -210,6 +210,10 @@ type readCloser struct {
 	io.Closer
 }
 
+func errTerminalOutput() error {
+	return fmt.Errorf("refusing to write to %w: use -o FILE, or redirect the output", ErrTerminal)
+}
+
 // saveFile writes a file so that it is whole or not there. What is no regular file, such as a pipe, is
 // written to as it is.
 func saveFile(path string, fill func(io.Writer) error) error {
@@ -226,7 +230,7 @@ func saveFile(path string, fill func(io.Writer) error) error {
 			return err
 		}
 		if isTerminal(f) {
-			return errors.Join(ErrTerminal, f.Close())
+			return errors.Join(errTerminalOutput(), f.Close())
 		}
 		return errors.Join(fill(f), f.Close())
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
