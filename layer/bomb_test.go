@@ -168,7 +168,7 @@ func allocated(f func()) uint64 {
 // TestHostileHeadersKeepNoMemory reads much metadata that comes to little, and to nothing: what the tree
 // keeps must go by what it has, not by what was said about it.
 func TestHostileHeadersKeepNoMemory(t *testing.T) {
-	const headers, each = 32, 1 << 20
+	const headers, each = 16, 512 << 10
 	repeat := func(kind string, pairs ...string) []byte {
 		one := tartest.Records(pairs...)
 		return ext(kind, strings.Repeat(one, each/len(one)))
