@@ -16,6 +16,8 @@ import (
 	"syscall"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/tarnfs/tarn/internal/sys"
 )
 
 var (
@@ -73,7 +75,7 @@ type Process struct {
 // of the cgroup2 hierarchy; "" makes no cgroup. Until Start only Process may still change.
 func New(spec *specs.Spec) *Container {
 	c := &Container{spec: spec, orders: make(chan order), gone: make(chan struct{})}
-	onOwnThread(c.live)
+	sys.OnOwnThread(c.live)
 	return c
 }
 

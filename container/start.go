@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -49,26 +48,6 @@ func (c *Container) live() {
 	if err == nil {
 		p.reap(m.cgroup)
 	}
-}
-
-// onOwnThread runs f in a goroutine on a thread that ends with it.
-func onOwnThread(f func()) {
-	go func() {
-		runtime.LockOSThread() // never unlocked, so that the thread ends
-		if !sys.OnMainThread() {
-			f()
-			return
-		}
-		// The main thread cannot end. While it is held, the next goroutine gets another one.
-		other := make(chan struct{})
-		go func() {
-			runtime.LockOSThread()
-			close(other)
-			f()
-		}()
-		<-other
-		runtime.UnlockOSThread()
-	}()
 }
 
 // maker makes one container.

@@ -261,21 +261,35 @@ func TestNobodyWritesToLayers(t *testing.T) {
 	s.release(t, l)
 }
 
+// TestThreeHundredLayers sees something of each: a file that no other has, in a directory that all have;
+// and the upper ones' word on what the lower ones had.
 func TestThreeHundredLayers(t *testing.T) {
 	onEachDriver(t, func(t *testing.T, s site) {
 		layers := make([]rootfs.Layer, 0, 300)
 		for i := range 300 {
 			layers = append(layers, storeLayer(t, s.root,
-				file(fmt.Sprintf("only-%03d", i), 0o644), file("common", int64(0o400+i%8)), file(fmt.Sprintf(".wh.only-%03d", i-7), 0)))
+				dir("all", 0o755), file(fmt.Sprintf("all/%03d", i), 0o644),
+				file(fmt.Sprintf("short-lived-%03d", i), 0o644), file(fmt.Sprintf(".wh.short-lived-%03d", i-7), 0),
+				file("common", int64(0o400+i%8))))
 		}
 		lowers := mountAll(t, s.driver, layers...)
 		st := overlayOn(t, s.base, lowers, rootfs.OverlayOptions{})
-		require.NoError(t, os.WriteFile(filepath.Join(st.path, "only-299"), []byte("changed"), 0o644))
+		require.NoError(t, os.WriteFile(filepath.Join(st.path, "all", "123"), []byte("changed"), 0o644))
 		names := tree(t, st.path)
-		require.Len(t, names, 8)
-		require.Equal(t, fmt.Sprintf("common %04o", 0o400+299%8), names[0])
-		require.Equal(t, "only-293 0644", names[1])
-		require.Equal(t, "only-299", readAll(t, filepath.Join(view(t, lowers), "only-299")))
+		require.Len(t, names, 1+300+1+7)
+		require.Equal(t, []string{
+			fmt.Sprintf("common %04o", 0o400+299%8), "short-lived-293 0644", "short-lived-294 0644", "short-lived-295 0644",
+			"short-lived-296 0644", "short-lived-297 0644", "short-lived-298 0644", "short-lived-299 0644",
+		}, names[301:])
+		below := view(t, lowers)
+		for i := range 300 {
+			name := fmt.Sprintf("all/%03d", i)
+			require.Equal(t, name, readAll(t, filepath.Join(below, name)))
+			if i == 123 {
+				name = "changed"
+			}
+			require.Equal(t, name, readAll(t, filepath.Join(st.path, "all", fmt.Sprintf("%03d", i))))
+		}
 		s.release(t, layers...)
 	})
 }

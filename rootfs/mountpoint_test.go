@@ -78,6 +78,7 @@ func TestMountAtSamePlaceAtOnce(t *testing.T) {
 
 func TestLiveRoot(t *testing.T) {
 	onEachImage(t, func(t *testing.T, s site, lowers []*os.File) {
+		namespace := readLink(t, "/proc/self/ns/mnt")
 		st := overlayOn(t, s.base, lowers, rootfs.OverlayOptions{})
 		inside := filepath.Join(s.base, "inside")
 		require.NoError(t, rootfs.MountAt(t.Context(), st.mount, inside))
@@ -96,10 +97,21 @@ func TestLiveRoot(t *testing.T) {
 		require.Empty(t, mountsBelow(t, outside), "what is mounted in the container stays there")
 		require.NoError(t, rootfs.Unmount(outside))
 
-		// This process is where it was.
-		_, err = os.Stat("/proc/self/exe")
-		require.NoError(t, err)
+		// This process is where it was, on whatever thread the work was done.
+		for range 100 {
+			live, err := rootfs.LiveRoot(pid)
+			require.NoError(t, err)
+			require.NoError(t, live.Close())
+			require.Equal(t, namespace, readLink(t, "/proc/self/ns/mnt"))
+		}
 	})
+}
+
+func readLink(t *testing.T, path string) string {
+	t.Helper()
+	target, err := os.Readlink(path)
+	require.NoError(t, err)
+	return target
 }
 
 func TestLiveRootOfDeadProcess(t *testing.T) {

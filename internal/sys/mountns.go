@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,12 +30,10 @@ func CloneRoot(pidfd *os.File) (*os.File, error) {
 		err  error
 	}
 	done := make(chan result)
-	go func() {
-		// Not unlocked: a thread that was in a container's namespace runs nothing else.
-		runtime.LockOSThread()
+	OnOwnThread(func() {
 		root, err := cloneRootHere(int(pidfd.Fd()))
 		done <- result{root, err}
-	}()
+	})
 	r := <-done
 	return r.root, r.err
 }

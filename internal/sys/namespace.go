@@ -3,6 +3,7 @@ package sys
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -62,6 +63,28 @@ func Setns(ns *os.File, kind int) error {
 // OnMainThread tells whether the calling thread is the first one of the process: the only one
 // that cannot end before the process does.
 func OnMainThread() bool { return unix.Gettid() == unix.Getpid() }
+
+// OnOwnThread runs f in a goroutine on a thread that ends with it: what f does to the thread, such as
+// entering a namespace, nobody else gets to see. It does not wait.
+func OnOwnThread(f func()) {
+	go func() {
+		runtime.LockOSThread() // never unlocked, so that the thread ends
+		if !OnMainThread() {
+			f()
+			return
+		}
+		// The main thread cannot end, and /proc/self would go on showing what f did to it. While it
+		// is held, the next goroutine gets another one.
+		other := make(chan struct{})
+		go func() {
+			runtime.LockOSThread()
+			close(other)
+			f()
+		}()
+		<-other
+		runtime.UnlockOSThread()
+	}()
+}
 
 // PivotRoot makes dir, the root of a mount, the root of the calling thread's mount namespace and of
 // the thread, and takes all that was mounted before out of the namespace.
