@@ -178,56 +178,71 @@ func htpasswd(t *testing.T, user, password string) string {
 
 // TestServeOtherTools lets others push and pull, and compares digests.
 func TestServeOtherTools(t *testing.T) {
-	testenv.RequireRoot(t)
-	testenv.RequireTool(t, "skopeo", "podman", "buildah")
+	testenv.RequireErofsFile(t)
 	root, run := testenv.TarnRoot(t)
 	s := serveStore(t, root, run)
 	importBusybox(t, root, run, "box:v1")
-	made := s.digest("box:v1")
-	storage := testenv.TempDir(t)
-	containers := []string{"--root", filepath.Join(storage, "root"), "--runroot", filepath.Join(storage, "run"), "--storage-driver", "vfs"}
-	tool := func(name string, args ...string) string {
+	// wantPushed wants the image to be here with the digest that the other tool says it has, and to run.
+	wantPushed := func(t *testing.T, digest, name string) {
 		t.Helper()
-		if name != "skopeo" {
-			args = append(append([]string{}, containers...), args...)
-		}
-		cmd := exec.CommandContext(t.Context(), name, args...)
-		cmd.Env = append(os.Environ(), "TMPDIR="+storage)
-		return output(t, cmd)
+		require.Equal(t, strings.TrimSpace(digest), s.digest(name))
+		require.Equal(t, "hello", s.tarn("run", "--rm", name, "echo", "hello"))
 	}
-
 	t.Run("skopeo", func(t *testing.T) {
-		at := "docker://" + s.host
-		dir := "dir:" + filepath.Join(storage, "skopeo")
-		tool("skopeo", "copy", "--src-tls-verify=false", at+"/box:v1", dir)
-		tool("skopeo", "copy", "--dest-tls-verify=false", "--preserve-digests", dir, at+"/docker.io/me/box:v2")
-		require.Equal(t, made, s.digest("me/box:v2"))
-		tool("skopeo", "copy", "--dest-tls-verify=false", "--format", "v2s2", dir, at+"/box:docker")
-		require.Contains(t, tool("skopeo", "inspect", "--tls-verify=false", "--raw", at+"/box:docker"), image.MediaTypeDockerManifest)
-		require.Equal(t, s.digest("box:docker"), tool("skopeo", "inspect", "--tls-verify=false", "--format", "{{.Digest}}", at+"/box:docker"))
-		require.Equal(t, "hello", s.tarn("run", "--rm", "box:docker", "echo", "hello"))
+		skopeo := testenv.NewTool(t, "skopeo", nil)
+		at, dir := "docker://"+s.host, "dir:"+testenv.TempDir(t)
+		skopeo("copy", "--src-tls-verify=false", at+"/box:v1", dir)
+		skopeo("copy", "--dest-tls-verify=false", "--preserve-digests", dir, at+"/docker.io/me/box:v2")
+		wantPushed(t, s.digest("box:v1"), "me/box:v2")
+		skopeo("copy", "--dest-tls-verify=false", "--format", "v2s2", dir, at+"/box:docker")
+		require.Contains(t, skopeo("inspect", "--tls-verify=false", "--raw", at+"/box:docker"), image.MediaTypeDockerManifest)
+		wantPushed(t, skopeo("inspect", "--tls-verify=false", "--format", "{{.Digest}}", at+"/box:docker"), "box:docker")
 		var list struct{ Tags []string }
-		require.NoError(t, json.Unmarshal([]byte(tool("skopeo", "list-tags", "--tls-verify=false", at+"/box")), &list))
+		require.NoError(t, json.Unmarshal([]byte(skopeo("list-tags", "--tls-verify=false", at+"/box")), &list))
 		require.Equal(t, []string{"docker", "v1"}, list.Tags)
-		tool("skopeo", "delete", "--tls-verify=false", at+"/box:docker")
-		require.NotContains(t, s.tarn("images"), "docker ")
+		skopeo("delete", "--tls-verify=false", at+"/box:docker")
+		require.NotContains(t, s.tarn("images", "--format", "{{.Tag}}"), "docker")
 	})
-	for _, name := range []string{"podman", "buildah"} {
-		t.Run(name, func(t *testing.T) {
-			tool(name, "pull", "--tls-verify=false", s.host+"/box:v1")
-			digestFile := filepath.Join(storage, name+".digest")
-			tool(name, "push", "--tls-verify=false", "--digestfile", digestFile, s.host+"/box:v1", s.host+"/ghcr.io/me/"+name+":v1")
-			pushed, err := os.ReadFile(digestFile)
-			require.NoError(t, err)
-			require.Equal(t, string(pushed), s.digest("ghcr.io/me/"+name+":v1"))
-			require.Equal(t, "hello", s.tarn("run", "--rm", "ghcr.io/me/"+name+":v1", "echo", "hello"))
-			tool(name, "rmi", "--all", "--force")
-			tool(name, "pull", "--tls-verify=false", s.host+"/ghcr.io/me/"+name+"@"+string(pushed))
-			tool(name, "push", "--tls-verify=false", "--compression-format", "zstd", s.host+"/ghcr.io/me/"+name+"@"+string(pushed), s.host+"/"+name+":zstd")
-			require.Equal(t, "hello", s.tarn("run", "--rm", name+":zstd", "echo", "hello"))
-		})
-	}
+	t.Run("podman", func(t *testing.T) { pullAndPush(t, s, testenv.Podman(t), wantPushed) })
+	t.Run("buildah", func(t *testing.T) {
+		testenv.RequireRoot(t)
+		dir := testenv.TempDir(t)
+		buildah := testenv.NewTool(t, "buildah", nil,
+			"--root", filepath.Join(dir, "root"), "--runroot", filepath.Join(dir, "run"), "--storage-driver", "vfs")
+		pullAndPush(t, s, buildah, wantPushed)
+	})
+	t.Run("docker", func(t *testing.T) {
+		docker := testenv.Docker(t)
+		name := s.host + "/ghcr.io/me/docker:v1"
+		docker("pull", s.host+"/box:v1")
+		docker("tag", s.host+"/box:v1", name)
+		pushed := regexp.MustCompile(`digest: (sha256:[0-9a-f]{64})`).FindStringSubmatch(docker("push", name))
+		require.NotNil(t, pushed)
+		wantPushed(t, pushed[1], "ghcr.io/me/docker:v1")
+		docker("rmi", name, s.host+"/box:v1")
+		docker("pull", s.host+"/ghcr.io/me/docker@"+pushed[1])
+	})
 	require.NotContains(t, s.log.String(), "run here")
+}
+
+// pullAndPush has podman or buildah pull, push again, by digest too, and compress in another way.
+func pullAndPush(t *testing.T, s *serving, tool testenv.Tool, wantPushed func(t *testing.T, digest, name string)) {
+	t.Helper()
+	digestFile := filepath.Join(t.TempDir(), "digest")
+	push := func(from, name string, flags ...string) string {
+		args := append([]string{"push", "--tls-verify=false", "--digestfile", digestFile}, flags...)
+		tool(append(args, from, s.host+"/"+name)...)
+		digest, err := os.ReadFile(digestFile)
+		require.NoError(t, err)
+		wantPushed(t, string(digest), name)
+		return string(digest)
+	}
+	tool("pull", "--tls-verify=false", s.host+"/box:v1")
+	digest := push(s.host+"/box:v1", "ghcr.io/me/again:v1")
+	tool("rmi", "--all", "--force")
+	byDigest := s.host + "/ghcr.io/me/again@" + digest
+	tool("pull", "--tls-verify=false", byDigest)
+	push(byDigest, "again:zstd", "--compression-format", "zstd")
 }
 
 func importBusybox(t *testing.T, root, run, name string) {
