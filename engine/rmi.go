@@ -29,7 +29,7 @@ type RemoveImageOptions struct {
 // without a name that only it was made from, and the layers that no other image or container needs;
 // so it does if ref is its ID. An image with several names goes by its ID only with Force. An image
 // that a container uses stays: with Force it loses its names and is kept, without one, until the
-// container is removed.
+// container is removed. What was pushed here and is no image goes by its name, too.
 func (e *Engine) RemoveImage(ctx context.Context, ref string, opts RemoveImageOptions) (*Removed, error) {
 	lock, err := e.Store.Exclusive(ctx)
 	if err != nil {
@@ -41,6 +41,11 @@ func (e *Engine) RemoveImage(ctx context.Context, ref string, opts RemoveImageOp
 
 func (e *Engine) removeImage(lock *store.Lock, ref string, opts RemoveImageOptions) (*Removed, error) {
 	img, err := e.Image(ref)
+	if errors.Is(err, ErrNoImage) {
+		if removed, err := e.removeHeld(lock, ref); removed != nil || err != nil {
+			return removed, err
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

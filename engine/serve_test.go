@@ -290,6 +290,28 @@ func TestRemovedDanglingImageLeavesNothingToServe(t *testing.T) {
 	requireEmpty(t, e, "blobs/sha256")
 }
 
+func TestRemoveWhatIsNoImage(t *testing.T) {
+	e := newEngine(t)
+	s := serve(t, e)
+	artifact := image.Manifest{
+		SchemaVersion: 2, MediaType: image.MediaTypeManifest, ArtifactType: "x/signature", Layers: []image.Descriptor{},
+		Config: s.pushBlob("app", "application/vnd.oci.empty.v1+json", []byte("{}")),
+	}
+	s.pushManifest("app", "sig", image.MediaTypeManifest, artifact)
+	removed, err := e.RemoveImage(t.Context(), "app:sig", engine.RemoveImageOptions{})
+	require.NoError(t, err)
+	require.Equal(t, &engine.Removed{Untagged: []string{"app:sig"}}, removed)
+	requireEmpty(t, e, "blobs/sha256")
+	requireEmpty(t, e, "entries")
+	s.pushBlob("app", "", []byte("{}"))
+	pushed := s.pushManifest("app", "", image.MediaTypeManifest, artifact)
+	_, err = e.RemoveImage(t.Context(), "app@"+string(pushed.Digest), engine.RemoveImageOptions{})
+	require.NoError(t, err)
+	requireEmpty(t, e, "entries")
+	_, err = e.RemoveImage(t.Context(), "app:sig", engine.RemoveImageOptions{})
+	require.ErrorIs(t, err, engine.ErrNoImage)
+}
+
 func TestServeDeletesNothingThatAContainerUses(t *testing.T) {
 	e := newEngine(t)
 	s := serve(t, e)

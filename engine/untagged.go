@@ -67,6 +67,36 @@ func (e *Engine) forgetIn(lock *store.Lock, repository string, img store.Image) 
 	return nil
 }
 
+// removeHeld removes what is held under a name and is no image here, such as a signature. It gives nil
+// if there is no such thing.
+func (e *Engine) removeHeld(lock *store.Lock, name string) (*Removed, error) {
+	ref, err := image.ParseReference(name)
+	if err != nil {
+		return nil, nil //nolint:nilerr // then it names nothing
+	}
+	ref = ref.WithDefaultTag()
+	var entry store.Entry
+	if ref.Digest() == "" {
+		entry, err = e.Store.Entry(ref.Repository(), ref.Tag())
+	} else {
+		entry, err = e.Store.EntryByDigest(ref.Repository(), ref.Digest())
+	}
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	if err == nil {
+		err = e.Store.RemoveEntry(lock, entry)
+	}
+	if err == nil {
+		err = e.forgetIn(lock, entry.Repository, store.Image{Manifest: entry.Manifest})
+	}
+	if err != nil {
+		return nil, err
+	}
+	removed := &Removed{Untagged: []string{ref.Familiar()}}
+	return removed, e.sweep(lock, nil, removed)
+}
+
 // addReferrers adds to a set those of the entries that refer to what is in it.
 func (e *Engine) addReferrers(set map[image.Digest]bool, entries []store.Entry) error {
 	subjects := make(map[image.Digest]image.Digest)
