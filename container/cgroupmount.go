@@ -23,8 +23,8 @@ func (t *tree) makeCgroups(m *mount) (err error) {
 		m.made, err = t.bindHierarchy(t.host.unified, m.options)
 		return err
 	}
-	// It becomes read-only when it is filled.
-	if m.made, err = newFS("tmpfs", "tmpfs", [][2]string{{"mode", "755"}}, m.options.set&^sys.AttrReadOnly); err != nil {
+	m.late = m.options.set & sys.AttrReadOnly
+	if m.made, err = newFS("tmpfs", "tmpfs", [][2]string{{"mode", "755"}}, m.options.set&^m.late); err != nil {
 		return err
 	}
 	t.keep(m.made)

@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"sync"
 	"syscall"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -38,8 +39,10 @@ type Config struct {
 	// open_tree(2) with OPEN_TREE_CLONE; see [OpenRoot]). It is attached in the container's mount
 	// namespace only, and gone with it. The caller closes the file after Start.
 	Root *os.File
-	// Stdin, Stdout and Stderr become descriptors 0, 1 and 2; nil is /dev/null. They stay the
-	// caller's. With Spec.Process.Terminal they must be nil: see [Process.Terminal].
+	// Stdin, Stdout and Stderr become descriptors 0, 1 and 2; nil is the container's own /dev/null.
+	// They should be pipes or sockets: what else they are, a container's root can open again for
+	// writing, give other owners and modes, and so on, however it is opened here. A pipe is given to
+	// the container's user. With Process.Terminal they must be nil: see [Process.Terminal].
 	Stdin, Stdout, Stderr *os.File
 	// Seccomp is the system call filter as the kernel takes it (an array of struct sock_filter);
 	// nil filters nothing. The specification's Linux.Seccomp is not read.
@@ -60,7 +63,8 @@ type Container struct {
 // Process is a container's first process. When it ends, every process of its pid namespace ends.
 type Process struct {
 	pid      int
-	pidfd    *os.File
+	mu       sync.Mutex
+	pidfd    *os.File // nil when it has ended; under mu
 	terminal *os.File
 	done     chan struct{}
 	status   syscall.WaitStatus

@@ -43,6 +43,7 @@ type mount struct {
 	options mountOptions
 	made    *os.File     // attached nowhere yet; nil if it is not made before it is attached
 	inside  []innerMount // what is attached in it
+	late    uint64       // attributes that it has from then on
 }
 
 // innerMount is a mount that is attached in an entry of another one.
@@ -199,11 +200,10 @@ func (t *tree) attachMade(m *mount) error {
 			return err
 		}
 	}
-	if len(m.inside) > 0 {
-		// It had to be writable until now.
-		return sys.SetMountAttr(m.made, false, m.options.set, 0, 0)
+	if m.late == 0 {
+		return nil
 	}
-	return nil
+	return sys.SetMountAttr(m.made, false, m.late, 0, 0)
 }
 
 func attachInside(outer *os.File, inner innerMount) error {

@@ -2,6 +2,7 @@ package container
 
 import (
 	"errors"
+	"os"
 	"syscall"
 
 	"github.com/tarnfs/tarn/internal/sys"
@@ -14,6 +15,10 @@ func (p *Process) reap(c *cgroup) {
 	if err != nil {
 		p.status = 0x7f // neither exited nor ended by a signal
 	}
+	p.mu.Lock()
+	_ = p.pidfd.Close()
+	p.pidfd = nil
+	p.mu.Unlock()
 	p.err = errors.Join(err, c.remove())
 	close(p.done)
 }
@@ -21,6 +26,11 @@ func (p *Process) reap(c *cgroup) {
 // Signal sends a signal to the process; [os.ErrProcessDone] if it has ended. As the first process of
 // a pid namespace it only gets signals it has a handler for, and SIGKILL and SIGSTOP.
 func (p *Process) Signal(sig syscall.Signal) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.pidfd == nil {
+		return os.ErrProcessDone
+	}
 	return sys.SignalPidFD(p.pidfd, sig)
 }
 

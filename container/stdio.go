@@ -16,11 +16,11 @@ func (m *maker) openStdio() error {
 	}
 	for i, f := range []*os.File{m.cfg.Stdin, m.cfg.Stdout, m.cfg.Stderr} {
 		if f == nil {
-			null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+			null, err := m.openNull()
 			if err != nil {
 				return err
 			}
-			m.stdio[i] = m.keep(null)
+			m.stdio[i] = null
 			continue
 		}
 		// Above 2, where no other of the three can take its place.
@@ -36,8 +36,28 @@ func (m *maker) openStdio() error {
 	return nil
 }
 
+// openNull opens the container's own /dev/null: the mode of the host's is nothing for a container to
+// change.
+func (m *maker) openNull() (*os.File, error) {
+	node, err := m.tree.null()
+	if err != nil {
+		return nil, fmt.Errorf("/dev/null: %w", err)
+	}
+	defer node.Close()
+	null, err := sys.Reopen(node, os.O_RDWR)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close()
+	dup, err := sys.DupAbove(null)
+	if err != nil {
+		return nil, err
+	}
+	return m.keep(dup), nil
+}
+
 // givePipe makes the container's user the owner of a pipe, so that opening /dev/stdout works as it
-// does in other engines. Files and terminals are their owner's and stay so.
+// does in other engines.
 func (m *maker) givePipe(f *os.File) error {
 	node, err := sys.StatNode(f)
 	if err != nil || node.Type != sys.TypeFifo || m.spec.Process.User.UID == 0 {

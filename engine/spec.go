@@ -41,6 +41,10 @@ func setUser(spec *specs.Spec, root *os.File, name string) error {
 		return err
 	}
 	spec.Process.User = user
+	if user.UID != 0 {
+		// Otherwise the program would be executed with what root may do, and lose that only then.
+		spec.Process.Capabilities.Effective, spec.Process.Capabilities.Permitted = nil, nil
+	}
 	spec.Process.Env = withHome(spec.Process.Env, home)
 	return nil
 }

@@ -1,3 +1,7 @@
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
+// (Go's own look at its cgroup leaves files open.)
+
 // Command probe is what the tests run in containers. Its first argument says what to do:
 //
 //	look       print as JSON what the process finds itself with
@@ -5,14 +9,18 @@
 //	sleep      wait for a signal; print the name of SIGTERM or SIGUSR1 and exit
 //	orphans    leave processes behind and exit
 //	echo       copy standard input to standard output
+//	flood      write to standard output until that fails; print why to standard error
+//	sum        print the SHA-256 of standard input
 //	tty        print "terminal", its size, and again after each SIGWINCH
 //	try CMD... print what happens to each attempt
 package main
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -23,6 +31,8 @@ import (
 	"syscall"
 	"time"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 func main() {
@@ -58,6 +68,13 @@ func main() {
 		time.Sleep(time.Hour)
 	case "echo":
 		io.Copy(os.Stdout, os.Stdin)
+	case "flood":
+		_, err := io.Copy(os.Stdout, zeros{})
+		fmt.Fprintln(os.Stderr, err)
+	case "sum":
+		h := sha256.New()
+		n, err := io.Copy(h, os.Stdin)
+		fmt.Printf("%x %d %v\n", h.Sum(nil), n, err)
 	case "tty":
 		tty()
 	case "try":
@@ -66,6 +83,11 @@ func main() {
 		}
 	}
 }
+
+// zeros is a reader without end.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { return len(p), nil }
 
 func read(path string) string {
 	b, err := os.ReadFile(path)
@@ -77,6 +99,7 @@ func read(path string) string {
 
 // look prints what the tests compare. The arguments are more files to read.
 func look(files []string) {
+	fds := openFiles()
 	status := map[string]string{}
 	for _, line := range strings.Split(read("/proc/self/status"), "\n") {
 		k, v, _ := strings.Cut(line, ":")
@@ -88,17 +111,6 @@ func look(files []string) {
 	}
 	cwd, _ := os.Getwd()
 	host, _ := os.Hostname()
-	var fds []string
-	entries, _ := os.ReadDir("/proc/self/fd")
-	for _, e := range entries {
-		to, _ := os.Readlink("/proc/self/fd/" + e.Name())
-		// The directory being read, and the Go runtime's own.
-		if strings.HasSuffix(to, "/fd") || strings.HasPrefix(to, "anon_inode:") {
-			continue
-		}
-		fds = append(fds, e.Name())
-	}
-	sort.Strings(fds)
 	dev := map[string]string{}
 	filepath.WalkDir("/dev", func(path string, d os.DirEntry, err error) error {
 		if err != nil {
@@ -127,8 +139,28 @@ func look(files []string) {
 		"domainname": read("/proc/sys/kernel/domainname"), "fds": fds, "dev": dev, "env": os.Environ(), "args": os.Args,
 		"limits": read("/proc/self/limits"), "mounts": read("/proc/self/mountinfo"), "cgroup": read("/proc/self/cgroup"),
 		"uid": os.Getuid(), "gid": os.Getgid(), "groups": groups, "exe": exe, "umask": old, "files": content,
-		"lo": read("/sys/class/net/lo/operstate") + " " + read("/sys/class/net/lo/flags"), "oom": read("/proc/self/oom_score_adj"),
+		"key": sessionKeyring(), "lo": read("/sys/class/net/lo/operstate") + " " + read("/sys/class/net/lo/flags"), "oom": read("/proc/self/oom_score_adj"),
 	})
+}
+
+// openFiles lists what is open before this program has opened anything: not even /proc/self/fd.
+func openFiles() []string {
+	fds := []string{}
+	for fd := range 4096 {
+		if to, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd)); err == nil {
+			fds = append(fds, strconv.Itoa(fd)+" "+to)
+		}
+	}
+	return fds
+}
+
+// sessionKeyring gives the serial number of the session keyring, or why there is none to be seen.
+func sessionKeyring() string {
+	id, err := unix.KeyctlGetKeyringID(unix.KEY_SPEC_SESSION_KEYRING, false)
+	if err != nil {
+		return "error: " + err.Error()
+	}
+	return strconv.Itoa(id)
 }
 
 func sid() int {
@@ -161,15 +193,25 @@ func try(what string) string {
 				return fmt.Errorf("empty")
 			}
 			return err
+		case "open": // for reading, without waiting
+			f, err := os.OpenFile(arg, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+			if err == nil {
+				f.Close()
+			}
+			return err
 		case "chmod":
 			return os.Chmod(arg, 0o777)
 		case "mkdir":
 			return os.Mkdir(arg, 0o755)
 		case "mount":
 			return syscall.Mount("tmpfs", arg, "tmpfs", 0, "")
-		case "disk": // a node of the first disk, read
+		case "disk", "fuse": // a node of the first disk or of FUSE, read
+			node, number := uint32(syscall.S_IFBLK), 254<<8
+			if verb == "fuse" {
+				node, number = syscall.S_IFCHR, 10<<8|229
+			}
 			os.Remove(arg)
-			if err := syscall.Mknod(arg, syscall.S_IFBLK|0o600, 254<<8); err != nil {
+			if err := syscall.Mknod(arg, node|0o600, number); err != nil {
 				return fmt.Errorf("mknod: %w", err)
 			}
 			f, err := os.Open(arg)
@@ -186,6 +228,31 @@ func try(what string) string {
 				return fmt.Errorf("open: %w", err)
 			}
 			return f.Close()
+		case "hostname":
+			return syscall.Sethostname([]byte(arg))
+		case "unshare":
+			return syscall.Unshare(syscall.CLONE_NEWNS)
+		case "connect": // to a server of our own
+			l, err := net.Listen("tcp", arg)
+			if err != nil {
+				return err
+			}
+			defer l.Close()
+			c, err := net.Dial("tcp", l.Addr().String())
+			if err == nil {
+				c.Close()
+			}
+			return err
+		case "queue": // a POSIX message queue
+			name, err := unix.BytePtrFromString(arg)
+			if err != nil {
+				return err
+			}
+			_, _, errno := syscall.Syscall6(syscall.SYS_MQ_OPEN, uintptr(unsafe.Pointer(name)), syscall.O_CREAT|syscall.O_RDWR, 0o600, 0, 0, 0)
+			if errno != 0 {
+				return errno
+			}
+			return nil
 		case "listen":
 			fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 			if err != nil {
