@@ -31,6 +31,13 @@ var (
 //
 // docs/format.md, "From a tar to an index", has the rules in full.
 func Scan(r io.Reader, limits Limits) (*Tree, error) {
+	return ScanContents(r, limits, nil)
+}
+
+// ScanContents is Scan that shows contents on the way: for each entry that has some stored, visit is
+// told where they lie in the tar, in bytes, and they are written to what it returns unless that
+// is nil. An error of that writer ends the scan.
+func ScanContents(r io.Reader, limits Limits, visit func(offset, length int64) io.Writer) (*Tree, error) {
 	limits = limits.WithDefaults()
 	s := &scan{reader: tarfile.NewReader(r, limits.Limits), limits: limits}
 	s.root = s.newDir(nil)
@@ -45,6 +52,14 @@ func Scan(r io.Reader, limits Limits) (*Tree, error) {
 		s.tree.Entries++
 		if err := s.add(h); err != nil {
 			return nil, tarfile.EntryError(h.Name, err)
+		}
+		if visit == nil || h.PackedSize == 0 {
+			continue
+		}
+		if w := visit(h.DataOffset, h.PackedSize); w != nil {
+			if err := s.reader.WritePacked(w); err != nil {
+				return nil, err
+			}
 		}
 	}
 }

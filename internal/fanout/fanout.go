@@ -177,6 +177,24 @@ func (s *Stream) Skip(n int64) (int64, error) {
 	return skipped, nil
 }
 
+// CopyN gives the next n bytes to w, each chunk as it is; io.EOF at the end of the stream
+// (tarfile.Copier).
+func (s *Stream) CopyN(w io.Writer, n int64) (int64, error) {
+	var copied int64
+	for copied < n {
+		if err := s.fill(); err != nil {
+			return copied, err
+		}
+		step := min(n-copied, int64(len(s.rest)))
+		if _, err := w.Write(s.rest[:step]); err != nil {
+			return copied, err
+		}
+		s.rest = s.rest[step:]
+		copied += step
+	}
+	return copied, nil
+}
+
 // drain gives back every chunk that is left, so that the others never wait for this consumer.
 func (s *Stream) drain() {
 	for {

@@ -24,7 +24,7 @@ func content(n int) []byte {
 func TestEveryConsumerGetsEverything(t *testing.T) {
 	for _, size := range []int{0, 1, 1<<20 - 1, 1 << 20, 1<<20 + 1, 20<<20 + 7} {
 		data := content(size)
-		var read, written, skipped bytes.Buffer
+		var read, written, skipped, copied bytes.Buffer
 		err := fanout.Copy(t.Context(), iotest.HalfReader(bytes.NewReader(data)),
 			func(s *fanout.Stream) error {
 				_, err := io.Copy(struct{ io.Writer }{&read}, struct{ io.Reader }{s})
@@ -44,11 +44,19 @@ func TestEveryConsumerGetsEverything(t *testing.T) {
 					}
 				}
 			},
+			func(s *fanout.Stream) error {
+				for {
+					if _, err := s.CopyN(&copied, 700_001); err != nil {
+						return ignoreEOF(err)
+					}
+				}
+			},
 			func(*fanout.Stream) error { return nil }, // reads nothing, and holds up nobody
 		)
 		require.NoError(t, err)
 		require.True(t, bytes.Equal(data, read.Bytes()), size)
 		require.True(t, bytes.Equal(data, written.Bytes()), size)
+		require.True(t, bytes.Equal(data, copied.Bytes()), size)
 		var want []byte
 		for rest := data; len(rest) > 0; rest = rest[min(len(rest), 3<<20):] {
 			n := min(len(rest), 1000)

@@ -397,6 +397,20 @@ func (r *Reader) readStored(p []byte) (int, error) {
 	return n, nil
 }
 
+// WritePacked writes what is stored of the current entry's contents, PackedSize bytes, to w: without
+// the holes of a sparse file. Nothing of them must have been read.
+func (r *Reader) WritePacked(w io.Writer) error {
+	if r.err != nil {
+		return r.err
+	}
+	if err := r.src.copyTo(w, r.left); err != nil {
+		r.err = r.inEntry(truncated(err), "contents")
+		return r.err
+	}
+	r.left, r.logical, r.sparse = 0, r.header.Size, nil
+	return nil
+}
+
 func (r *Reader) readEnd() error {
 	if r.err != nil {
 		return r.err

@@ -169,6 +169,16 @@ func TestInputs(t *testing.T) {
 				t.Errorf("with contents: %d entries, %v, want %d", len(got), err, len(want))
 			}
 			tr := tarfile.NewReader(open(), tarfile.Limits{})
+			for range want {
+				h, err := tr.Next()
+				must(t, err)
+				var packed bytes.Buffer
+				err = tr.WritePacked(&packed)
+				if err != nil || !bytes.Equal(packed.Bytes(), data[h.DataOffset:h.DataOffset+h.PackedSize]) {
+					t.Fatalf("packed contents of %s: %d bytes, %v, want %d", h.Name, packed.Len(), err, h.PackedSize)
+				}
+			}
+			tr = tarfile.NewReader(open(), tarfile.Limits{})
 			for i := range want {
 				h, err := tr.Next()
 				if err != nil || !reflect.DeepEqual(*h, want[i].Header) {
@@ -198,6 +208,8 @@ func (s *skipper) Skip(n int64) (int64, error) {
 	_, err := s.Reader.Seek(n, io.SeekCurrent)
 	return n, err
 }
+
+func (s *skipper) CopyN(w io.Writer, n int64) (int64, error) { return io.CopyN(w, s.Reader, n) }
 
 // Seek hides the one of bytes.Reader.
 func (s *skipper) Seek() {}

@@ -12,12 +12,20 @@ type Skipper interface {
 	Skip(n int64) (int64, error)
 }
 
+// Copier is what a stream may implement to hand on contents as they are in its memory. CopyN writes
+// n bytes to w and returns how many it wrote; fewer than n come with an error, io.EOF at the end
+// of the stream.
+type Copier interface {
+	CopyN(w io.Writer, n int64) (int64, error)
+}
+
 const (
 	// Enough for a header with its PAX records and the contents of most small
 	// files, so that a run of those costs one system call.
 	windowAt = 8 << 10
 	// A stream has to be read in full anyway.
 	windowStream = 64 << 10
+	copyBuffer   = 256 << 10
 )
 
 // source is the archive with a window on it. It reads at offsets or seeks
@@ -169,6 +177,46 @@ func (s *source) advance(n int64) error {
 			return err
 		}
 		step := min(n, int64(s.hi-s.lo))
+		s.lo += int(step)
+		s.pos += step
+		n -= step
+	}
+	return nil
+}
+
+// copyTo consumes n bytes and writes them to w; io.EOF if the archive has fewer.
+func (s *source) copyTo(w io.Writer, n int64) error {
+	buffered := min(n, int64(s.hi-s.lo))
+	if _, err := w.Write(s.window[s.lo : s.lo+int(buffered)]); err != nil {
+		return err
+	}
+	s.lo += int(buffered)
+	s.pos += buffered
+	n -= buffered
+	if n == 0 {
+		return nil
+	}
+	if copier, ok := s.stream.(Copier); ok && s.seeker == nil && s.err == nil {
+		copied, err := copier.CopyN(w, n)
+		s.pos += copied
+		return err
+	}
+	if s.at != nil {
+		copied, err := io.CopyBuffer(w, io.NewSectionReader(s.at, s.base+s.pos, n), make([]byte, min(n, copyBuffer)))
+		s.pos += copied
+		if err == nil && copied < n {
+			err = io.EOF
+		}
+		return err
+	}
+	for n > 0 {
+		if err := s.fill(1); err != nil {
+			return err
+		}
+		step := min(n, int64(s.hi-s.lo))
+		if _, err := w.Write(s.window[s.lo : s.lo+int(step)]); err != nil {
+			return err
+		}
 		s.lo += int(step)
 		s.pos += step
 		n -= step
