@@ -91,6 +91,10 @@ func TestTarReadsAsItArrived(t *testing.T) {
 				require.NoError(t, err)
 			}
 		}
+		size, generation, err := holes.Peek(bytes.NewReader(md.m.Encode()))
+		require.NoError(t, err)
+		require.Equal(t, md.m.Size, size)
+		require.Equal(t, md.m.Generation, generation)
 		decoded, err := holes.Decode(md.m.Encode())
 		require.NoError(t, err)
 		require.Equal(t, md.m.Encode(), decoded.Encode())

@@ -185,3 +185,21 @@ func (m *Map) shift(next int) int64 {
 	}
 	return int64(m.before[next]) * BlockSize
 }
+
+// Own yields what lies in the layer's own file, in the order of the tar, once: ranges of the tar that are
+// borrowed from the layer itself are left out.
+func (m *Map) Own() iter.Seq[Piece] {
+	return func(yield func(Piece) bool) {
+		offset := int64(0)
+		for i, r := range m.Ranges {
+			start := int64(r.Start) * BlockSize
+			if start > offset && !yield(Piece{Offset: offset, Length: start - offset, At: offset - m.shift(i)}) {
+				return
+			}
+			offset = int64(r.end()) * BlockSize
+		}
+		if offset < m.Size {
+			yield(Piece{Offset: offset, Length: m.Size - offset, At: offset - m.shift(len(m.Ranges))})
+		}
+	}
+}

@@ -1,0 +1,153 @@
+// Package borrow finds which blocks of a new layer's tar lie in the tars of other layers.
+//
+// The keys of contents lead to places worth looking at; what is borrowed is what was compared byte by
+// byte. docs/format.md, section "What is borrowed", has the rules, and says what the numbers are.
+package borrow
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"iter"
+	"slices"
+
+	"github.com/tarnfs/tarn/holes"
+)
+
+// MinContents is from how many bytes on contents of files get a key.
+const MinContents = 2048
+
+// Contents are the stretches of a tar with the contents of files, with their keys.
+type Contents struct {
+	list []content // ascending
+	crc  *crc32.Table
+}
+
+// content is what a tar stores of one file.
+type content struct {
+	start  uint32 // block
+	length int64  // bytes
+	sum    uint32 // CRC-32C
+}
+
+func (c content) count() uint32 { return uint32((c.length + holes.BlockSize - 1) / holes.BlockSize) }
+func (c content) end() uint32   { return c.start + c.count() }
+func (c content) keyed() bool   { return c.length >= MinContents }
+
+// key is how contents are found in tables.
+func (c content) key() uint64 { return uint64(c.sum)<<32 | uint64(uint32(c.length)) }
+
+// Observe is told where contents lie, in bytes, in the order of the tar, and gives the writer that
+// wants to see them, or nil.
+func (c *Contents) Observe(offset, length int64) io.Writer {
+	next := content{start: uint32(offset / holes.BlockSize), length: length}
+	c.list = append(c.list, next)
+	if !next.keyed() {
+		return nil
+	}
+	if c.crc == nil {
+		c.crc = crc32.MakeTable(crc32.Castagnoli)
+	}
+	return (*lastSum)(c)
+}
+
+// lastSum adds to the sum of the contents observed last.
+type lastSum Contents
+
+func (s *lastSum) Write(p []byte) (int, error) {
+	last := &s.list[len(s.list)-1]
+	last.sum = crc32.Update(last.sum, s.crc, p)
+	return len(p), nil
+}
+
+// byKey gives those contents that have a key, in the order of key and place.
+func (c *Contents) byKey() []content {
+	var keyed []content
+	for _, one := range c.list {
+		if one.keyed() {
+			keyed = append(keyed, one)
+		}
+	}
+	slices.SortFunc(keyed, func(a, b content) int {
+		return cmp.Or(cmp.Compare(a.key(), b.key()), cmp.Compare(a.start, b.start))
+	})
+	return keyed
+}
+
+const (
+	tableMagic   = "tarncont"
+	tableVersion = 1
+	tableHead    = 16
+	tableEntry   = 12
+)
+
+// ErrTable says that a table is damaged.
+var ErrTable = errors.New("damaged table of contents")
+
+// Table gives the content of a layer's file "contents" (docs/format.md).
+func (c *Contents) Table() []byte {
+	keyed := c.byKey()
+	order := binary.LittleEndian
+	b := append(make([]byte, 0, tableHead+len(keyed)*tableEntry+4), tableMagic...)
+	b = order.AppendUint32(b, tableVersion)
+	b = order.AppendUint32(b, uint32(len(keyed)))
+	for _, one := range keyed {
+		b = order.AppendUint64(b, one.key())
+		b = order.AppendUint32(b, one.start)
+	}
+	return order.AppendUint32(b, crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
+}
+
+// CheckTable says whether b is a whole table. Errors wrap ErrTable.
+func CheckTable(b []byte) error {
+	body := len(b) - 4
+	if body < tableHead || crc32.Checksum(b[:body], crc32.MakeTable(crc32.Castagnoli)) != binary.LittleEndian.Uint32(b[body:]) {
+		return fmt.Errorf("%w: wrong checksum", ErrTable)
+	}
+	last := entry{}
+	for e, err := range readTable(bytes.NewReader(b)) {
+		if err != nil {
+			return err
+		}
+		if e.key < last.key {
+			return fmt.Errorf("%w: out of order", ErrTable)
+		}
+		last = e
+	}
+	return nil
+}
+
+// entry is one line of a table.
+type entry struct {
+	key   uint64
+	start uint32
+}
+
+// readTable yields the entries of a table, in a fixed amount of memory. What a damaged one
+// yields before the error is as good as any other: bytes decide.
+func readTable(r io.Reader) iter.Seq2[entry, error] {
+	return func(yield func(entry, error) bool) {
+		in := bufio.NewReaderSize(r, 32<<10)
+		order := binary.LittleEndian
+		var b [tableHead]byte
+		_, err := io.ReadFull(in, b[:])
+		if err != nil || string(b[:8]) != tableMagic || order.Uint32(b[8:]) != tableVersion {
+			yield(entry{}, fmt.Errorf("%w: it does not begin as one", ErrTable))
+			return
+		}
+		for n := order.Uint32(b[12:]); n > 0; n-- {
+			if _, err := io.ReadFull(in, b[:tableEntry]); err != nil {
+				yield(entry{}, fmt.Errorf("%w: it is cut short", ErrTable))
+				return
+			}
+			if !yield(entry{order.Uint64(b[:]), order.Uint32(b[8:])}, nil) {
+				return
+			}
+		}
+	}
+}
