@@ -17,6 +17,7 @@ import (
 type Engine struct {
 	Store  *store.Store
 	Driver rootfs.Driver // gives layers as directories
+	dedup  bool          // new layers borrow what others have
 
 	leastLayerLimit int64 // bytes that any layer may have
 }
@@ -27,6 +28,9 @@ type Options struct {
 	Run  string // of mounts and whatever may vanish at reboot; else $TARN_RUN, else store.DefaultRun
 	// Driver is the name of the storage driver; else $TARN_STORAGE_DRIVER, else rootfs.Auto.
 	Driver string
+	// NoDedup makes new layers keep all their bytes themselves, for measurement; so does
+	// TARN_DEDUP=off in the environment.
+	NoDedup bool
 }
 
 // Open opens the store, and makes it if it is not there.
@@ -48,7 +52,8 @@ func Open(opts Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Engine{Store: s, Driver: driver, leastLayerLimit: leastLayerLimit}, nil
+	dedup := !opts.NoDedup && os.Getenv("TARN_DEDUP") != dedupOff
+	return &Engine{Store: s, Driver: driver, dedup: dedup, leastLayerLimit: leastLayerLimit}, nil
 }
 
 // Drivers lists the names of storage drivers.

@@ -8,7 +8,7 @@ import (
 	"io"
 	"os"
 
-	"github.com/tarnfs/tarn/holes"
+	"github.com/tarnfs/tarn/borrow"
 	"github.com/tarnfs/tarn/image"
 	"github.com/tarnfs/tarn/internal/fanout"
 	"github.com/tarnfs/tarn/internal/sys"
@@ -79,13 +79,13 @@ func (e *Engine) stageTarLimit(ctx context.Context, r io.Reader, limit int64) (*
 		return nil, err
 	}
 	staged := &stagedLayer{stage: stage}
-	if err := staged.fill(ctx, r, limit); err != nil {
+	if err := e.fill(ctx, staged, r, limit); err != nil {
 		return nil, errors.Join(err, staged.abort())
 	}
 	return staged, nil
 }
 
-func (l *stagedLayer) fill(ctx context.Context, r io.Reader, limit int64) error {
+func (e *Engine) fill(ctx context.Context, l *stagedLayer, r io.Reader, limit int64) error {
 	tar, _, err := decompress(r)
 	if err != nil {
 		return err
@@ -95,23 +95,28 @@ func (l *stagedLayer) fill(ctx context.Context, r io.Reader, limit int64) error 
 		sum  = sha256.New()
 		out  = &earlyWriter{file: l.stage.Tar, limit: limit}
 		tree *layer.Tree
+
+		contents borrow.Contents
+		observe  func(offset, length int64) io.Writer
 	)
+	if e.dedup {
+		observe = contents.Observe
+	}
 	err = fanout.Copy(ctx, tar,
 		func(s *fanout.Stream) error { _, err := s.WriteTo(sum); return err },
 		func(s *fanout.Stream) error { _, err := s.WriteTo(out); return err },
-		func(s *fanout.Stream) (err error) { tree, err = layer.Scan(s, layer.Limits{}); return err },
+		func(s *fanout.Stream) (err error) {
+			tree, err = layer.ScanContents(s, layer.Limits{}, observe)
+			return err
+		},
 	)
 	if err != nil {
 		return err
 	}
-	whole, err := holes.Plain(l.stage.Tar)
-	if err != nil {
-		return err
-	}
-	if _, err := tree.WriteIndex(l.stage.Index, whole); err != nil {
-		return err
-	}
 	l.diffID, l.size = image.DigestSum(sum), out.written
+	if err := e.settle(ctx, l, tree, &contents); err != nil {
+		return err
+	}
 	return l.stage.Sync()
 }
 

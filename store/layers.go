@@ -1,13 +1,16 @@
 package store
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 
+	"github.com/tarnfs/tarn/holes"
 	"github.com/tarnfs/tarn/image"
+	"github.com/tarnfs/tarn/internal/sys"
 )
 
 // The files of a layer. A layer that borrows nothing has fileTar, another has fileBlocks and fileHoles.
@@ -41,11 +44,30 @@ func (l Layer) Size() (int64, error) {
 	if err == nil {
 		return info.Size(), nil
 	}
-	m, err := l.Holes()
+	size, _, err := l.peek()
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("layer %s: %w", l.DiffID.Short(), err)
 	}
-	return m.Size, nil
+	return size, nil
+}
+
+// peek reads the beginning of the layer's map.
+func (l Layer) peek() (size int64, generation uint32, err error) {
+	f, err := os.Open(filepath.Join(l.dir, fileHoles))
+	if err != nil {
+		return 0, 0, err
+	}
+	defer f.Close()
+	return holes.Peek(f)
+}
+
+// tarID names the first generation of a layer's tar.
+func tarID(diffID image.Digest) (id holes.TarID, err error) {
+	n, err := hex.Decode(id.DiffID[:], []byte(diffID.Hex()))
+	if err == nil && n != len(id.DiffID) {
+		err = fmt.Errorf("layer %s: diffIDs are sha256", diffID)
+	}
+	return id, err
 }
 
 // layerPath is where a layer lies. Only a valid sha256 digest becomes part of a path.
@@ -101,6 +123,9 @@ type LayerStage struct {
 	Tar, Index *os.File
 	store      *Store
 	stage      *Stage
+	holes      *holes.Map // nil if the tar is whole
+	others     []*os.File // the small files
+	hold       []*os.File // indexes of the layers it borrows from, which keep these as they are
 	synced     bool
 }
 
@@ -124,13 +149,20 @@ func createIn(stage *Stage, name string) (*os.File, error) {
 	return os.OpenFile(filepath.Join(stage.Path(), name), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 }
 
-// Sync waits until the disk has both files, and closes them: many layers may wait for their
+// Sync waits until the disk has all files, and closes them: many layers may wait for their
 // publishing. It is the long part of it, and needs no lock.
 func (ls *LayerStage) Sync() error {
 	if ls.synced {
 		return nil
 	}
-	for _, f := range []*os.File{ls.Tar, ls.Index} {
+	files := append([]*os.File{ls.Tar, ls.Index}, ls.others...)
+	for _, f := range files {
+		// All begin to be written before one is waited for, so that there is one wait.
+		if err := sys.StartWriteback(f, 0, 0); err != nil {
+			return fmt.Errorf("stage a layer: %w", err)
+		}
+	}
+	for _, f := range files {
 		if err := f.Sync(); err != nil {
 			return fmt.Errorf("stage a layer: %w", err)
 		}
@@ -140,11 +172,16 @@ func (ls *LayerStage) Sync() error {
 }
 
 func (ls *LayerStage) closeFiles() error {
+	err := closeFiles(append([]*os.File{ls.Tar, ls.Index}, ls.others...))
+	ls.Tar, ls.Index, ls.others = nil, nil, nil
+	return err
+}
+
+func closeFiles(files []*os.File) error {
 	var errs []error
-	for _, f := range []**os.File{&ls.Tar, &ls.Index} {
-		if *f != nil {
-			errs = append(errs, (*f).Close())
-			*f = nil
+	for _, f := range files {
+		if f != nil {
+			errs = append(errs, f.Close())
 		}
 	}
 	return errors.Join(errs...)
@@ -157,7 +194,17 @@ func (ls *LayerStage) Publish(lock *Lock, diffID image.Digest) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(lock.check(false), ls.Sync()); err != nil {
+	id, err := tarID(diffID)
+	if err == nil {
+		err = lock.check(false)
+	}
+	if err == nil {
+		err = ls.setGeneration(id)
+	}
+	if err == nil {
+		err = ls.Sync()
+	}
+	if err != nil {
 		return fmt.Errorf("publish layer %s: %w", diffID.Short(), err)
 	}
 	if err := ls.stage.publish(target); err != nil {
@@ -168,7 +215,9 @@ func (ls *LayerStage) Publish(lock *Lock, diffID image.Digest) error {
 
 // Abort closes the files and removes the stage unless it was published. A second time it does nothing.
 func (ls *LayerStage) Abort() error {
-	return errors.Join(ls.closeFiles(), ls.stage.Abort())
+	hold := ls.hold
+	ls.hold = nil
+	return errors.Join(ls.closeFiles(), closeFiles(hold), ls.stage.Abort())
 }
 
 // InitDir gives where the init layer (mount points and files that an image lacks) of the image

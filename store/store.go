@@ -74,6 +74,12 @@ const (
 //
 // A stage under tmp/ is locked by its maker for as long as it lives, and so are [Pins]; nobody waits
 // for those locks.
+//
+// Borrowing needs no lock. Who borrows from a layer, reads its tar or mounts it has its index open
+// ([Layer.OpenTar]), and a layer whose index is open loses nothing, nor do those that it borrows
+// from, even when it is removed: a sweep asks the kernel, and leaves the rest to the next. A stage that
+// borrows holds its lenders so until it is published; from then on its map counts. It can be
+// published although a lender was removed meanwhile: what it borrows is found among the remnants.
 type Store struct {
 	root, run string
 }

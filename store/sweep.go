@@ -49,7 +49,7 @@ func (s *Store) Sweep(lock *Lock, release func(Layer) error) (Swept, error) {
 		}
 		err := release(layer)
 		if err == nil {
-			err = s.discard(layer.dir)
+			err = s.retire(layer)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("layer %s: %w", layer.DiffID.Short(), err))
@@ -57,6 +57,7 @@ func (s *Store) Sweep(lock *Lock, release func(Layer) error) (Swept, error) {
 		}
 		swept.Layers = append(swept.Layers, layer.DiffID)
 	}
+	errs = append(errs, s.sweepRemnants())
 	for _, e := range refs.past {
 		errs = append(errs, s.RemoveEntry(lock, e))
 	}

@@ -1,0 +1,152 @@
+package store
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/tarnfs/tarn/holes"
+	"github.com/tarnfs/tarn/internal/atomicfile"
+	"github.com/tarnfs/tarn/internal/sys"
+)
+
+// fileContents is a layer's table of the keys of its contents. It can be lost without harm.
+const fileContents = "contents"
+
+// OpenContents opens the layer's table of contents, which may be damaged.
+func (l Layer) OpenContents() (*os.File, error) { return os.Open(filepath.Join(l.dir, fileContents)) }
+
+// WriteContents gives the layer its table of contents.
+func (ls *LayerStage) WriteContents(table []byte) error {
+	f, err := createIn(ls.stage, fileContents)
+	if err != nil {
+		return fmt.Errorf("stage a layer: %w", err)
+	}
+	ls.others = append(ls.others, f)
+	if _, err := f.Write(table); err != nil {
+		return fmt.Errorf("stage a layer: %w", err)
+	}
+	return nil
+}
+
+// Borrow takes from the staged layer's file what m says lies in the files of lenders, and gives the tar
+// as it now lies, which is not to be closed. hold are open indexes that keep the lenders as they are;
+// the stage closes them when it is published or aborted, whatever is returned. Where the file system does not tell
+// who has a file open, or cannot punch holes and m is not packed, the layer is left as it is,
+// borrowing nothing.
+func (ls *LayerStage) Borrow(m *holes.Map, lenders, hold []*os.File) (*holes.Tar, error) {
+	ls.hold = hold
+	tar, err := ls.borrow(m, lenders)
+	if err != nil {
+		return nil, fmt.Errorf("stage a layer: %w", err)
+	}
+	return tar, nil
+}
+
+func (ls *LayerStage) borrow(m *holes.Map, lenders []*os.File) (*holes.Tar, error) {
+	// A sweep must be able to tell who uses a lender.
+	if _, err := sys.OpenElsewhere(ls.Index); errors.Is(err, sys.ErrNoLease) {
+		return holes.Plain(ls.Tar)
+	} else if err != nil {
+		return nil, err
+	}
+	take := ls.punch
+	if m.Packed {
+		take = ls.pack
+	}
+	if err := take(m); errors.Is(err, sys.ErrNoPunch) {
+		return holes.Plain(ls.Tar)
+	} else if err != nil {
+		return nil, err
+	}
+	ls.holes = m
+	if err := ls.writeHoles(); err != nil {
+		return nil, err
+	}
+	return holes.NewTar(m, append([]*os.File{ls.Tar}, lenders...), nil)
+}
+
+// pack copies what is not borrowed to a file of its own.
+func (ls *LayerStage) pack(m *holes.Map) error {
+	blocks, err := createIn(ls.stage, fileBlocks)
+	if err != nil {
+		return err
+	}
+	whole := ls.Tar
+	ls.Tar = blocks
+	defer whole.Close()
+	out := bufio.NewWriterSize(blocks, 1<<20)
+	for own := range m.Own() {
+		if _, err := io.Copy(out, io.NewSectionReader(whole, own.Offset, own.Length)); err != nil {
+			return err
+		}
+	}
+	return errors.Join(out.Flush(), os.Remove(whole.Name()))
+}
+
+// punch makes holes of what is borrowed: of all blocks of the disk that lie in it.
+func (ls *LayerStage) punch(m *holes.Map) error {
+	err := sys.PunchHoles(ls.Tar, func(yield func(sys.Range) bool) {
+		end := int64(0)
+		for own := range m.Own() {
+			if !yield(sys.Range{Offset: end, Length: own.Offset - end}) {
+				return
+			}
+			end = own.Offset + own.Length
+		}
+		yield(sys.Range{Offset: end, Length: m.Size - end})
+	})
+	if err != nil {
+		return err
+	}
+	return ls.renameTar()
+}
+
+// renameTar says by its name that the file is no tar.
+func (ls *LayerStage) renameTar() error {
+	return os.Rename(filepath.Join(ls.stage.Path(), fileTar), filepath.Join(ls.stage.Path(), fileBlocks))
+}
+
+// writeHoles writes the map.
+func (ls *LayerStage) writeHoles() error {
+	f, err := createIn(ls.stage, fileHoles)
+	if err != nil {
+		return err
+	}
+	ls.others = append(ls.others, f)
+	_, err = f.Write(ls.holes.Encode())
+	return err
+}
+
+// setGeneration gives the layer a generation that no remnant of it has. The lock keeps remnants from
+// coming and going.
+func (ls *LayerStage) setGeneration(id holes.TarID) error {
+	for {
+		_, err := os.Lstat(ls.store.remnantPath(id))
+		if errors.Is(err, os.ErrNotExist) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		id.Generation++
+	}
+	if id.Generation == 0 {
+		return nil
+	}
+	if ls.holes == nil {
+		info, err := os.Stat(filepath.Join(ls.stage.Path(), fileTar))
+		if err != nil {
+			return err
+		}
+		ls.holes = &holes.Map{Size: info.Size()}
+		if err := ls.renameTar(); err != nil {
+			return err
+		}
+	}
+	ls.holes.Generation = id.Generation
+	return atomicfile.Write(filepath.Join(ls.stage.Path(), fileHoles), ls.holes.Encode(), 0o600)
+}

@@ -1,0 +1,236 @@
+package store
+
+import (
+	"cmp"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/tarnfs/tarn/holes"
+	"github.com/tarnfs/tarn/image"
+	"github.com/tarnfs/tarn/internal/atomicfile"
+	"github.com/tarnfs/tarn/internal/sys"
+)
+
+// Remnant is what is left of a layer that was removed: all of it while somebody uses it, then what
+// others borrow from it.
+type Remnant struct {
+	DiffID image.Digest
+	id     holes.TarID
+	dir    string
+}
+
+// Dir gives the remnant's directory.
+func (r Remnant) Dir() string { return r.dir }
+
+// Remnants lists what is left of removed layers.
+func (s *Store) Remnants() ([]Remnant, error) {
+	entries, err := os.ReadDir(s.path(dirRemnants))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list remnants: %w", err)
+	}
+	var list []Remnant
+	for _, entry := range entries {
+		name, number, _ := strings.Cut(entry.Name(), ".")
+		r := Remnant{DiffID: image.Digest(image.SHA256 + ":" + name), dir: s.path(dirRemnants, entry.Name())}
+		generation, err := strconv.ParseUint(number, 10, 32)
+		if n, hexErr := hex.Decode(r.id.DiffID[:], []byte(name)); err == nil && hexErr == nil && n == len(r.id.DiffID) {
+			r.id.Generation = uint32(generation)
+			list = append(list, r)
+		}
+	}
+	return list, nil
+}
+
+// retire takes a layer out of the way of all who look for layers. The rest is sweepRemnants's.
+func (s *Store) retire(l Layer) error {
+	id, err := tarID(l.DiffID)
+	if err != nil {
+		return err
+	}
+	// If it cannot be told, it is most likely the first.
+	if _, generation, err := l.peek(); err == nil {
+		id.Generation = generation
+	}
+	if err := s.makeDir(dirRemnants); err != nil {
+		return err
+	}
+	return os.Rename(l.dir, s.remnantPath(id))
+}
+
+// sweepRemnants removes of removed layers what nobody needs any more. Layers that were retired do not
+// come back after a power cut from here on, so that what they borrowed may go.
+func (s *Store) sweepRemnants() error {
+	remnants, err := s.Remnants()
+	if err != nil || len(remnants) == 0 {
+		return err
+	}
+	if err := errors.Join(atomicfile.SyncDir(s.path(dirRemnants)), atomicfile.SyncDir(s.path(dirLayers))); err != nil {
+		return err
+	}
+	idle := make(map[holes.TarID]*lent)
+	borrowers := []string{}
+	var errs []error
+	for _, r := range remnants {
+		used, err := r.inUse()
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+			fallthrough // nobody knows, so it stays
+		case used:
+			borrowers = append(borrowers, r.dir)
+		default:
+			idle[r.id] = &lent{remnant: r}
+		}
+	}
+	layers, err := s.Layers()
+	if err != nil || len(idle) == 0 {
+		return errors.Join(append(errs, err)...)
+	}
+	for _, l := range layers {
+		borrowers = append(borrowers, l.dir)
+	}
+	// If it is not known what somebody borrows, nothing may go.
+	for _, dir := range borrowers {
+		if err := addLent(idle, dir); err != nil {
+			return errors.Join(append(errs, fmt.Errorf("what was removed stays on the disk: %w", err))...)
+		}
+	}
+	return errors.Join(append(errs, s.reduce(idle))...)
+}
+
+// inUse tells whether somebody mounts the layer, reads it, or is about to borrow from it.
+func (r Remnant) inUse() (bool, error) {
+	index, err := os.Open(filepath.Join(r.dir, fileIndex))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil // of this only what others borrow is left
+	}
+	if err != nil {
+		return false, err
+	}
+	defer index.Close()
+	used, err := sys.OpenElsewhere(index)
+	if errors.Is(err, sys.ErrNoLease) {
+		// Nothing is borrowed on such file systems, and what is not borrowed can go: a file that is
+		// open stays until it is closed.
+		return false, nil
+	}
+	return used, err
+}
+
+// lent is a remnant with what others borrow from it.
+type lent struct {
+	remnant Remnant
+	blocks  []holes.Range // Start and Count are places in its file
+}
+
+// addLent adds what the layer in dir borrows.
+func addLent(idle map[holes.TarID]*lent, dir string) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	m, err := readHoles(root)
+	if err != nil {
+		return fmt.Errorf("layer %.12s: %w", filepath.Base(dir), err)
+	}
+	if m == nil {
+		return nil
+	}
+	for _, r := range m.Ranges {
+		if r.Device == 0 {
+			continue
+		}
+		if lender := idle[m.Lenders[r.Device-1]]; lender != nil {
+			lender.blocks = append(lender.blocks, holes.Range{Start: r.At, Count: r.Count})
+		}
+	}
+	return nil
+}
+
+// reduce removes what nobody borrows from. What borrowed from others is gone for good before those
+// are punched.
+func (s *Store) reduce(idle map[holes.TarID]*lent) error {
+	var errs []error
+	for id, l := range idle {
+		if len(l.blocks) > 0 {
+			continue
+		}
+		delete(idle, id)
+		if err := s.discard(l.remnant.dir); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if err := atomicfile.SyncDir(s.path(dirRemnants)); err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	for _, l := range idle {
+		errs = append(errs, l.shrink())
+	}
+	return errors.Join(errs...)
+}
+
+// shrink leaves of a remnant only what is borrowed.
+func (l *lent) shrink() error {
+	root, err := os.OpenRoot(l.remnant.dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	own, m, err := openOwn(root)
+	if err != nil {
+		return fmt.Errorf("remnant of layer %s: %w", l.remnant.DiffID.Short(), err)
+	}
+	defer own.Close()
+	entries, err := os.ReadDir(l.remnant.dir)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		switch entry.Name() {
+		case fileTar, fileBlocks, fileHoles:
+		default:
+			if err := root.RemoveAll(entry.Name()); err != nil {
+				return err
+			}
+		}
+	}
+	rw, err := root.OpenFile(filepath.Base(own.Name()), os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer rw.Close()
+	err = sys.PunchHoles(rw, l.unused(m.OwnSize()))
+	if errors.Is(err, sys.ErrNoPunch) {
+		return nil // it is all or nothing here
+	}
+	return err
+}
+
+// unused yields the stretches of the remnant's file that nobody borrows.
+func (l *lent) unused(size int64) func(yield func(sys.Range) bool) {
+	slices.SortFunc(l.blocks, func(a, b holes.Range) int { return cmp.Compare(a.Start, b.Start) })
+	return func(yield func(sys.Range) bool) {
+		end := int64(0)
+		for _, b := range l.blocks {
+			start := int64(b.Start) * holes.BlockSize
+			if start > end && !yield(sys.Range{Offset: end, Length: start - end}) {
+				return
+			}
+			end = max(end, start+int64(b.Count)*holes.BlockSize)
+		}
+		if size > end {
+			yield(sys.Range{Offset: end, Length: size - end})
+		}
+	}
+}
