@@ -59,7 +59,7 @@ func (f *layerFetch) pin(ctx context.Context) (there bool, err error) {
 	if err := f.pins.Add(lock, f.diffID, f.want.Digest); err != nil {
 		return false, err
 	}
-	there = f.engine.Store.HasLayer(f.diffID) && (f.want.Digest == f.diffID ||
+	there = f.engine.Store.HasLayer(f.diffID) && (f.isTar() ||
 		f.engine.Store.HasBlob(f.want.Digest) || f.engine.reproducible(f.want.Digest, f.diffID))
 	if there {
 		f.tell(Exists)
@@ -130,8 +130,10 @@ func (f *layerFetch) stream(ctx context.Context, partial *store.Partial) (*stage
 			if _, err := s.Skip(partial.Size); err != nil && !errors.Is(err, io.EOF) {
 				return err
 			}
-			_, err := s.WriteTo(keep)
-			return err
+			if _, err := s.WriteTo(keep); err != nil || f.isTar() {
+				return err
+			}
+			return partial.Sync() // while the rest of it is still decompressed and indexed
 		},
 		func(s *fanout.Stream) error {
 			// An error here does not end the download: the digest of the whole says whether the blob is
@@ -155,16 +157,13 @@ func (f *layerFetch) stream(ctx context.Context, partial *store.Partial) (*stage
 	return staged, err
 }
 
+// isTar: the layer is not compressed, and its blob is what the store keeps of it anyway.
+func (f *layerFetch) isTar() bool { return f.want.Digest == f.diffID }
+
 // publish makes the layer visible, and the blob if the manifest needs it: a layer that is not
 // compressed is its own blob.
 func (f *layerFetch) publish(ctx context.Context, partial *store.Partial, staged *stagedLayer) (err error) {
 	f.tell(Finishing)
-	keepBlob := f.want.Digest != f.diffID
-	if keepBlob {
-		if err := partial.Sync(); err != nil {
-			return err
-		}
-	}
 	lock, err := f.engine.Store.Shared(ctx)
 	if err != nil {
 		return err
@@ -173,10 +172,10 @@ func (f *layerFetch) publish(ctx context.Context, partial *store.Partial, staged
 	if err := staged.publish(lock); err != nil {
 		return err
 	}
-	if keepBlob {
-		err = partial.Publish(lock)
-	} else {
+	if f.isTar() {
 		err = partial.Discard()
+	} else {
+		err = partial.Publish(lock)
 	}
 	if err == nil {
 		f.tell(Completed)
