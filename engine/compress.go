@@ -2,12 +2,14 @@ package engine
 
 import (
 	"cmp"
+	stdgzip "compress/gzip"
 	"fmt"
 	"io"
 	"runtime"
 	"runtime/debug"
 	"strings"
 
+	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/klauspost/pgzip"
 
@@ -29,16 +31,24 @@ const (
 	gzipBlock = 1 << 20
 )
 
+// Programs whose compressed forms can be told and made again.
+const (
+	programOurs      = "tarn"      // what a push uses: pgzip, or klauspost's zstd
+	programGo        = "go"        // compress/gzip, as in Docker, BuildKit and ko
+	programKlauspost = "klauspost" // its gzip, as in containerd
+)
+
 // compressor makes the compressed form of a layer. One compressor makes the same bytes of the same
 // tar, on however many processors.
 type compressor struct {
-	format string
-	level  int
+	format  string
+	program string
+	level   int
 }
 
 // newCompressor reads --compression and --compression-level; "" and 0 are the defaults.
 func newCompressor(format string, level int) (compressor, error) {
-	c := compressor{format: cmp.Or(format, compressGzip), level: level}
+	c := compressor{format: cmp.Or(format, compressGzip), program: programOurs, level: level}
 	most := 0
 	switch c.format {
 	case compressGzip:
@@ -55,19 +65,23 @@ func newCompressor(format string, level int) (compressor, error) {
 	return c, nil
 }
 
-// writer compresses what is written to it, on all processors.
+// writer compresses what is written to it, on all processors if it is of our own.
 func (c compressor) writer(w io.Writer) (io.WriteCloser, error) {
-	switch c.format {
-	case compressGzip:
+	switch {
+	case c.format == compressZstd && c.program == programOurs:
+		return zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(c.level)))
+	case c.format == compressGzip && c.program == programGo:
+		return stdgzip.NewWriterLevel(w, c.level)
+	case c.format == compressGzip && c.program == programKlauspost:
+		return gzip.NewWriterLevel(w, c.level)
+	case c.format == compressGzip && c.program == programOurs:
 		zw, err := pgzip.NewWriterLevel(w, c.level)
 		if err == nil {
 			err = zw.SetConcurrency(gzipBlock, runtime.GOMAXPROCS(0))
 		}
 		return zw, err
-	case compressZstd:
-		return zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(c.level)))
 	default:
-		return nil, fmt.Errorf("%w: compression %q", ErrOption, c.format)
+		return nil, fmt.Errorf("%w: compression %q by %q", ErrOption, c.format, c.program)
 	}
 }
 
@@ -81,21 +95,44 @@ func (c compressor) mediaType() string {
 
 // String names program, version and settings: what decides about the bytes.
 func (c compressor) String() string {
-	library := "github.com/klauspost/compress"
-	name := fmt.Sprintf("%s level %d, %s", c.format, c.level, moduleVersion(library))
-	if c.format == compressGzip {
-		name += fmt.Sprintf(", pgzip %s, blocks of %d", moduleVersion("github.com/klauspost/pgzip"), gzipBlock)
+	name := fmt.Sprintf("%s by %s level %d, ", c.format, c.program, c.level)
+	library := moduleVersion("github.com/klauspost/compress")
+	switch {
+	case c.program == programGo:
+		return name + runtime.Version()
+	case c.program == programOurs && c.format == compressGzip:
+		return name + fmt.Sprintf("compress %s, pgzip %s, blocks of %d", library, moduleVersion("github.com/klauspost/pgzip"), gzipBlock)
+	default:
+		return name + "compress " + library
 	}
-	return name
 }
 
 // parseCompressor reads what String made, whatever the version.
 func parseCompressor(s string) (compressor, error) {
 	var c compressor
-	if _, err := fmt.Sscanf(strings.ReplaceAll(s, ",", " "), "%s level %d", &c.format, &c.level); err != nil {
+	if _, err := fmt.Sscanf(strings.ReplaceAll(s, ",", " "), "%s by %s level %d", &c.format, &c.program, &c.level); err != nil {
 		return c, fmt.Errorf("compressor %q: %w", s, err)
 	}
-	return newCompressor(c.format, c.level)
+	return c, nil
+}
+
+// knownCompressors lists what compressed forms of a format are compared with, the likeliest first.
+func knownCompressors(format string) []compressor {
+	var known []compressor
+	switch format {
+	case compressGzip:
+		for _, program := range []string{programGo, programOurs, programKlauspost} {
+			for _, level := range []int{6, 5, 9, 1, 4, 3, 2, 7, 8} {
+				known = append(known, compressor{format, program, level})
+			}
+		}
+	case compressZstd:
+		// Four settings are all that the encoder has; these levels stand for them.
+		for _, level := range []int{defaultZstdLevel, 1, 7, 11} {
+			known = append(known, compressor{format, programOurs, level})
+		}
+	}
+	return known
 }
 
 // moduleVersion gives the version of a library in this program.

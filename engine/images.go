@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tarnfs/tarn/image"
+	"github.com/tarnfs/tarn/store"
 )
 
 // ImageRow is one line of "tarn images": a name of an image, or an image without one.
@@ -19,6 +20,7 @@ type ImageRow struct {
 	ID       image.Digest
 	Manifest image.Digest
 	Digest   image.Digest // of what the name stands for in a registry: the manifest, or the index it was chosen from
+	record   store.Image
 	Created  time.Time
 	Size     int64 // bytes of the layers' tars; shared layers count for each image
 	Labels   map[string]string
@@ -99,7 +101,7 @@ func (e *Engine) imageRows() ([]ImageRow, error) {
 	}
 	rows := make([]ImageRow, 0, len(records))
 	for _, record := range records {
-		row := ImageRow{ID: record.ID, Manifest: record.Manifest, Digest: record.Target()}
+		row := ImageRow{ID: record.ID, Manifest: record.Manifest, Digest: record.Target(), record: record}
 		if record.Name != "" {
 			if row.Name, err = image.ParseReference(record.Name); err != nil {
 				return nil, err

@@ -169,6 +169,14 @@ func (c *compressing) Close() error {
 	return c.spool.file.Close()
 }
 
+// reader reads it when it has come to its end, and closes it.
+func (c *compressing) reader(size int64) io.ReadSeekCloser {
+	return struct {
+		*io.SectionReader
+		io.Closer
+	}{io.NewSectionReader(c.spool.file, 0, size), c}
+}
+
 func (c *compressing) content(mediaType string) registry.Content {
 	return registry.Content{
 		Size: -1,

@@ -246,7 +246,7 @@ func (c *storeContent) referrer(d, subject image.Digest) (image.Descriptor, bool
 }
 
 // Blob implements server.Reader.
-func (c *storeContent) Blob(_ context.Context, d image.Digest) (io.ReadSeekCloser, error) {
+func (c *storeContent) Blob(ctx context.Context, d image.Digest) (io.ReadSeekCloser, error) {
 	blob, err := c.pending.open(d)
 	if err != nil {
 		return nil, err
@@ -254,18 +254,25 @@ func (c *storeContent) Blob(_ context.Context, d image.Digest) (io.ReadSeekClose
 	if blob != nil {
 		return blob, nil
 	}
-	return c.engine.openBlob(d)
+	return c.engine.openBlob(ctx, d)
 }
 
-// openBlob opens a blob as the manifests name it: one that is kept, or a layer's tar, which is its own
-// blob where it was not compressed.
-func (e *Engine) openBlob(d image.Digest) (io.ReadSeekCloser, error) {
+// openBlob opens a blob as the manifests name it: one that is kept, one that is made again, or a layer's
+// tar, which is its own blob where it was not compressed.
+func (e *Engine) openBlob(ctx context.Context, d image.Digest) (io.ReadSeekCloser, error) {
 	f, err := e.Store.OpenBlob(d)
 	if err == nil {
 		return f, nil
 	}
 	if !errors.Is(err, store.ErrNotFound) {
 		return nil, err
+	}
+	if recipe, err := e.Store.Recipe(d); err == nil && e.Store.HasLayer(recipe.DiffID) {
+		made, err := e.remake(ctx, image.Descriptor{Digest: d, Size: recipe.Size})
+		if err != nil {
+			return nil, err
+		}
+		return made.reader(recipe.Size), nil
 	}
 	if d.Algorithm() != image.SHA256 {
 		return nil, fmt.Errorf("%w: %s", server.ErrBlob, d)

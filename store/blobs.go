@@ -114,6 +114,22 @@ func (s *Store) HasBlob(d image.Digest) bool {
 	return err == nil
 }
 
+// BlobSize gives the length of a blob in bytes; the error wraps ErrNotFound if it is not there.
+func (s *Store) BlobSize(d image.Digest) (int64, error) {
+	path, err := s.blobPath(d)
+	if err != nil {
+		return 0, err
+	}
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, fmt.Errorf("blob %s: %w", d, ErrNotFound)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("blob %s: %w", d, err)
+	}
+	return info.Size(), nil
+}
+
 // OpenBlob opens a blob for reading; the error wraps ErrNotFound if it is not there.
 func (s *Store) OpenBlob(d image.Digest) (*os.File, error) {
 	path, err := s.blobPath(d)

@@ -165,6 +165,24 @@ func (p *Partial) release() error {
 	return f.Close()
 }
 
+// PartialSize adds up what there is of blobs that have not come in full.
+func (s *Store) PartialSize() (count int, bytes int64, err error) {
+	entries, err := os.ReadDir(s.path(dirPartial))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, 0, nil
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("partial blobs: %w", err)
+	}
+	for _, entry := range entries {
+		if info, err := entry.Info(); err == nil {
+			count++
+			bytes += info.Size()
+		}
+	}
+	return count, bytes, nil
+}
+
 // collectPartials removes beginnings that nobody came back for.
 func (s *Store) collectPartials(now time.Time) error {
 	entries, err := os.ReadDir(s.path(dirPartial))

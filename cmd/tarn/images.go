@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -12,7 +13,7 @@ import (
 
 // imageRow is an image as --format sees it.
 type imageRow struct {
-	ID, Repository, Tag, Digest, CreatedSince, CreatedAt, Size, Labels string
+	ID, Repository, Tag, Digest, CreatedSince, CreatedAt, Size, Labels, Compressed string
 }
 
 const none = "<none>"
@@ -34,7 +35,11 @@ them. An image without a name was made without one, or its last name went to ano
 
 Filters: reference=PATTERN, dangling=true|false (without a name), label=KEY[=VALUE],
 before=IMAGE, since=IMAGE.
-Fields for --format: .ID .Repository .Tag .Digest .CreatedSince .CreatedAt .Size .Labels`,
+With --digests it is also said what of the layers' compressed forms, which a push needs to give the
+digest again, is kept besides the tars ('tarn df -v' says why), or can be made again.
+
+Fields for --format: .ID .Repository .Tag .Digest .CreatedSince .CreatedAt .Size .Labels
+.Compressed`,
 		Example: `  tarn images
   tarn images debian                            # all tags of debian
   tarn images -q --filter dangling=true         # IDs of those without a name
@@ -49,7 +54,7 @@ Fields for --format: .ID .Repository .Tag .Digest .CreatedSince .CreatedAt .Size
 			filter.References = append(filter.References, args...)
 			columns := []string{"Repository", "Tag", "ID", "CreatedSince", "Size"}
 			if digests {
-				columns = []string{"Repository", "Tag", "Digest", "ID", "CreatedSince", "Size"}
+				columns = []string{"Repository", "Tag", "Digest", "ID", "CreatedSince", "Size", "Compressed"}
 			}
 			template, err := list.template(columns...)
 			if err != nil {
@@ -65,11 +70,17 @@ Fields for --format: .ID .Repository .Tag .Digest .CreatedSince .CreatedAt .Size
 			}
 			rows := make([]imageRow, 0, len(images))
 			for _, img := range images {
-				rows = append(rows, newImageRow(img, &list))
+				row := newImageRow(img, &list)
+				if digests || list.uses("Compressed") {
+					if row.Compressed, err = compressedForms(e, img); err != nil {
+						return err
+					}
+				}
+				rows = append(rows, row)
 			}
 			return format.Execute(cmd.OutOrStdout(), template, imageRow{
 				ID: "IMAGE ID", Repository: "REPOSITORY", Tag: "TAG", Digest: "DIGEST",
-				CreatedSince: "CREATED", CreatedAt: "CREATED AT", Size: "SIZE", Labels: "LABELS",
+				CreatedSince: "CREATED", CreatedAt: "CREATED AT", Size: "SIZE", Labels: "LABELS", Compressed: "COMPRESSED FORMS",
 			}, rows)
 		},
 		ValidArgsFunction: complete(1, a.imageNames),
@@ -92,6 +103,23 @@ func newImageRow(img engine.ImageRow, list *listing) imageRow {
 		row.Repository, row.Tag = img.Name.FamiliarName(), cmp.Or(img.Name.Tag(), none)
 	}
 	return row
+}
+
+// compressedForms says what is kept besides the tars so that the image can be pushed as it came.
+func compressedForms(e *engine.Engine, img engine.ImageRow) (string, error) {
+	kept, remade, err := e.KeptForms(img)
+	switch {
+	case err != nil:
+		return "", err
+	case kept > 0 && remade > 0:
+		return fmt.Sprintf("%s kept, %d made again", format.Size(kept), remade), nil
+	case kept > 0:
+		return format.Size(kept) + " kept", nil
+	case remade > 0:
+		return fmt.Sprintf("%d made again", remade), nil
+	default:
+		return "none needed", nil
+	}
 }
 
 // timestamp prints a time as Docker does in lists, "" if it is not known.
