@@ -80,8 +80,10 @@ func (p *manifestPush) publish(lock *store.Lock) error {
 		return err
 	}
 	if p.image != nil {
-		_, err := p.content.engine.publishLocked(lock, p.image)
-		return err
+		if _, err := p.content.engine.publishLocked(lock, p.image); err != nil {
+			return err
+		}
+		return p.dropTars()
 	}
 	for _, tag := range p.tags {
 		held.Tag = tag
@@ -94,12 +96,11 @@ func (p *manifestPush) publish(lock *store.Lock) error {
 
 // publishBlob makes sure that the store has the blob, or will have it as a layer.
 func (p *manifestPush) publishBlob(lock *store.Lock, blob image.Descriptor) error {
-	s, pending := p.content.engine.Store, &p.content.pending
+	s := p.content.engine.Store
 	if p.stages(blob.Digest) || isLayer(s, blob.Digest) {
-		_, err := pending.discard(blob.Digest)
-		return err
+		return nil
 	}
-	published, err := pending.publish(lock, blob.Digest)
+	published, err := p.content.pending.publish(lock, blob.Digest)
 	if published || err != nil {
 		return err
 	}
@@ -107,6 +108,18 @@ func (p *manifestPush) publishBlob(lock *store.Lock, blob image.Descriptor) erro
 		return fmt.Errorf("%w: %s", server.ErrMissing, blob.Digest)
 	}
 	return nil
+}
+
+// dropTars drops what was pushed and is kept as a layer now.
+func (p *manifestPush) dropTars() error {
+	var errs []error
+	for _, blob := range p.doc.Blobs() {
+		if isLayer(p.content.engine.Store, blob.Digest) {
+			_, err := p.content.pending.discard(blob.Digest)
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func isLayer(s *store.Store, d image.Digest) bool {
