@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"maps"
 	"os"
@@ -10,14 +11,15 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/tarnfs/tarn/container"
 	"github.com/tarnfs/tarn/image"
 )
 
-// setEntry puts a NAME=value entry of an image's config into env; one without "=" is kept as it is.
+// setEntry puts a NAME=value entry into env; NAME alone takes it out, as in Docker.
 func setEntry(env []string, entry string) []string {
 	name, value, found := strings.Cut(entry, "=")
 	if !found {
-		return append(env, entry)
+		return slices.DeleteFunc(env, func(e string) bool { return strings.HasPrefix(e, name+"=") })
 	}
 	return image.SetEnv(env, name, value)
 }
@@ -32,10 +34,31 @@ func applyEnv(env []string, entry string) ([]string, error) {
 	if !found {
 		var set bool
 		if value, set = os.LookupEnv(name); !set {
-			return slices.DeleteFunc(env, func(e string) bool { return strings.HasPrefix(e, name+"=") }), nil
+			return setEntry(env, name), nil
 		}
 	}
 	return image.SetEnv(env, name, value), nil
+}
+
+// processEnv is the environment of a container's process, but for HOME: what Docker sets comes first,
+// then the container's own.
+func processEnv(settings *ContainerSettings) []string {
+	env := []string{"PATH=" + container.DefaultPath, "HOSTNAME=" + settings.Config.Hostname}
+	if settings.Host.Terminal {
+		env = append(env, "TERM=xterm")
+	}
+	for _, entry := range settings.Config.Env {
+		env = setEntry(env, entry)
+	}
+	return env
+}
+
+// withHome adds the user's home directory, if nobody said what HOME is.
+func withHome(env []string, home string) []string {
+	if _, found := image.LookupEnv(env, "HOME"); found {
+		return env
+	}
+	return append(slices.Clip(env), "HOME="+cmp.Or(home, "/"))
 }
 
 // readEnvFiles reads files of lines that are entries, empty, or comments after '#'.

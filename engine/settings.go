@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strings"
 
-	"github.com/tarnfs/tarn/container"
 	"github.com/tarnfs/tarn/image"
 )
 
@@ -68,23 +68,20 @@ func setCommand(config *image.RunConfig, opts *RunOptions) error {
 	return nil
 }
 
-// environment: what Docker sets comes first, then the image's, then the user's. HOME is added
-// when the user is known, see the specification.
+// environment is the image's, changed as the user asked. What every container has besides is added
+// when it starts, see processEnv: of another container made from this one it would not be true.
 func environment(config *image.RunConfig, opts *RunOptions) ([]string, error) {
-	env := []string{"PATH=" + container.DefaultPath, "HOSTNAME=" + config.Hostname}
-	if opts.Terminal {
-		env = append(env, "TERM=xterm")
-	}
-	for _, entry := range config.Env {
-		env = setEntry(env, entry)
-	}
 	entries, err := readEnvFiles(opts.EnvFiles)
 	if err != nil {
 		return nil, err
 	}
+	env := config.Env
 	for _, entry := range append(entries, opts.Env...) {
 		if env, err = applyEnv(env, entry); err != nil {
 			return nil, err
+		}
+		if _, set := image.LookupEnv(env, entry); !set && !strings.Contains(entry, "=") {
+			env = append(env, entry) // it is to be without what every container has, too
 		}
 	}
 	return env, nil

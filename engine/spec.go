@@ -11,7 +11,6 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/tarnfs/tarn/container"
-	"github.com/tarnfs/tarn/image"
 )
 
 // cgroupPath is where a container's processes are in the cgroup hierarchy. There is no cgroup above
@@ -28,7 +27,7 @@ func newSpec(id, dir string, settings *ContainerSettings) *specs.Spec {
 	spec.Mounts = specMounts(dir, settings, spec.Mounts)
 	spec.Process.Args = slices.Concat([]string{settings.Path}, settings.Args)
 	spec.Process.Cwd = settings.Config.WorkingDir
-	spec.Process.Env = settings.Config.Env
+	spec.Process.Env = processEnv(settings)
 	spec.Process.Terminal = settings.Host.Terminal
 	setNetwork(spec, settings.Host.NetworkMode)
 	return spec
@@ -47,13 +46,6 @@ func setUser(spec *specs.Spec, root *os.File, name string) error {
 	}
 	spec.Process.Env = withHome(spec.Process.Env, home)
 	return nil
-}
-
-func withHome(env []string, home string) []string {
-	if _, found := image.LookupEnv(env, "HOME"); found {
-		return env
-	}
-	return append(slices.Clip(env), "HOME="+cmp.Or(home, "/"))
 }
 
 // specMounts adds the container's own mounts to those that every container has. One of a path that
