@@ -173,7 +173,8 @@ func diskDir(t testing.TB) string {
 // UnmountBeneath detaches every mount at or below dir, the innermost first.
 func UnmountBeneath(t testing.TB, dir string) {
 	t.Helper()
-	info, err := os.ReadFile("/proc/self/mountinfo")
+	// Of this thread: that of the process is that of its first one, which may have become a container's.
+	info, err := os.ReadFile("/proc/thread-self/mountinfo")
 	if err != nil {
 		t.Error(err)
 		return
