@@ -74,23 +74,28 @@ func (e *Engine) stageTar(ctx context.Context, r io.Reader) (*stagedLayer, error
 
 // stageTarLimit takes no more than limit bytes of uncompressed tar.
 func (e *Engine) stageTarLimit(ctx context.Context, r io.Reader, limit int64) (*stagedLayer, error) {
+	tar, _, err := decompress(r)
+	if err != nil {
+		return nil, err
+	}
+	defer tar.Close()
+	return e.stagePlain(ctx, tar, limit)
+}
+
+// stagePlain is stageTarLimit for a tar that is not compressed, whatever it begins with.
+func (e *Engine) stagePlain(ctx context.Context, tar io.Reader, limit int64) (*stagedLayer, error) {
 	stage, err := e.Store.StageLayer()
 	if err != nil {
 		return nil, err
 	}
 	staged := &stagedLayer{stage: stage}
-	if err := e.fill(ctx, staged, r, limit); err != nil {
+	if err := e.fill(ctx, staged, tar, limit); err != nil {
 		return nil, errors.Join(err, staged.abort())
 	}
 	return staged, nil
 }
 
-func (e *Engine) fill(ctx context.Context, l *stagedLayer, r io.Reader, limit int64) error {
-	tar, _, err := decompress(r)
-	if err != nil {
-		return err
-	}
-	defer tar.Close()
+func (e *Engine) fill(ctx context.Context, l *stagedLayer, tar io.Reader, limit int64) error {
 	var (
 		sum  = sha256.New()
 		out  = &earlyWriter{file: l.stage.Tar, limit: limit}
@@ -102,7 +107,7 @@ func (e *Engine) fill(ctx context.Context, l *stagedLayer, r io.Reader, limit in
 	if e.dedup {
 		observe = contents.Observe
 	}
-	err = fanout.Copy(ctx, tar,
+	err := fanout.Copy(ctx, tar,
 		func(s *fanout.Stream) error { _, err := s.WriteTo(sum); return err },
 		func(s *fanout.Stream) error { _, err := s.WriteTo(out); return err },
 		func(s *fanout.Stream) (err error) {

@@ -56,7 +56,7 @@ func (e *Engine) InspectImage(ctx context.Context, ref string) (*ImageReport, er
 	}
 	report := &ImageReport{
 		ID: string(img.ID), RepoTags: []string{}, RepoDigests: []string{},
-		Comment: img.Config.Comment, Author: img.Config.Author, Config: img.Config.Config,
+		Comment: comment(img.Config), Author: img.Config.Author, Config: img.Config.Config,
 		Architecture: img.Config.Architecture, Variant: img.Config.Variant, Os: img.Config.OS, Size: size,
 		GraphDriver: driver,
 		RootFS:      RootFSReport{Type: img.Config.RootFS.Type, Layers: img.Config.RootFS.DiffIDs},
@@ -66,6 +66,14 @@ func (e *Engine) InspectImage(ctx context.Context, ref string) (*ImageReport, er
 	}
 	report.Metadata.LastTagTime = img.Image.Created.UTC().Format(time.RFC3339Nano)
 	return report, e.addNames(report, img.ID)
+}
+
+// comment is the image's, or else the one of its last step: as Docker has it.
+func comment(config *image.Config) string {
+	if config.Comment == "" && len(config.History) > 0 {
+		return config.History[len(config.History)-1].Comment
+	}
+	return config.Comment
 }
 
 func (e *Engine) addNames(report *ImageReport, id image.Digest) error {

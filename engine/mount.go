@@ -78,12 +78,7 @@ func (e *Engine) containerRoot(ctx context.Context, c *Container) (*os.File, err
 	if !c.Running() {
 		return e.mountContainer(ctx, c.Container, config, c.State.StartedAt.IsZero(), false)
 	}
-	root, err := rootfs.LiveRoot(c.State.Process.PID)
-	if err == nil && !c.State.Process.alive() {
-		// It may have been another process's root, of the same number.
-		err = errors.Join(fmt.Errorf("container %s ended: try again", c.Name), root.Close())
-	}
-	return root, err
+	return c.liveRoot()
 }
 
 // show attaches a mount to its place. Another process may have done so just now.

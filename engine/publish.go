@@ -142,18 +142,32 @@ func tarDescriptor(diffID image.Digest, size int64) image.Descriptor {
 	return image.Descriptor{MediaType: image.MediaTypeLayer, Digest: diffID, Size: size}
 }
 
-// timestamp is the time that goes into images: SOURCE_DATE_EPOCH if that is set
-// (reproducible-builds.org/specs/source-date-epoch), so that the same work gives the same image.
+// timestamp is the time that goes into images: SOURCE_DATE_EPOCH if that is set, so that the same
+// work gives the same image.
 func timestamp() (time.Time, error) {
-	value, set := os.LookupEnv("SOURCE_DATE_EPOCH")
-	if !set || value == "" {
-		return time.Now().UTC(), nil
+	epoch, err := sourceDateEpoch()
+	if err != nil {
+		return time.Time{}, err
+	}
+	if epoch != nil {
+		return *epoch, nil
+	}
+	return time.Now().UTC(), nil
+}
+
+// sourceDateEpoch reads SOURCE_DATE_EPOCH (reproducible-builds.org/specs/source-date-epoch); nil if it
+// is not set.
+func sourceDateEpoch() (*time.Time, error) {
+	value := os.Getenv("SOURCE_DATE_EPOCH")
+	if value == "" {
+		return nil, nil //nolint:nilnil // documented
 	}
 	seconds, err := strconv.ParseInt(value, 10, 64)
 	if err != nil || seconds < 0 {
-		return time.Time{}, fmt.Errorf("SOURCE_DATE_EPOCH=%q: want seconds since 1970", value)
+		return nil, fmt.Errorf("SOURCE_DATE_EPOCH=%q: want seconds since 1970", value)
 	}
-	return time.Unix(seconds, 0).UTC(), nil
+	epoch := time.Unix(seconds, 0).UTC()
+	return &epoch, nil
 }
 
 // parseName reads a name that an image is to be given: "" for none.

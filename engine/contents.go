@@ -1,0 +1,176 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
+
+	"github.com/tarnfs/tarn/container"
+	"github.com/tarnfs/tarn/image"
+	"github.com/tarnfs/tarn/internal/sys"
+	"github.com/tarnfs/tarn/layer"
+	"github.com/tarnfs/tarn/rootfs"
+)
+
+// contents is a container's file system, opened to be read.
+type contents struct {
+	layer.PackSource
+	// mounted are paths, from the root, on which the container has something else mounted: what the
+	// overlay has there is not the container's.
+	mounted []string
+}
+
+// contentsOptions says how to look at a container's file system.
+type contentsOptions struct {
+	// pause keeps the container's processes from changing it meanwhile.
+	pause bool
+	// withInit counts the init layer to what lies below; without, only the image's layers.
+	withInit bool
+}
+
+// readContents has read look at a container's file system, running or not. Until it returns, the
+// container does not start, and is not removed, for its lock is held.
+func (e *Engine) readContents(ctx context.Context, c *Container, opts contentsOptions, read func(*contents) error) (err error) {
+	config, err := e.config(c)
+	if err != nil {
+		return err
+	}
+	lock, err := c.Lock(ctx)
+	if err == nil {
+		defer func() { err = errors.Join(err, lock.Unlock()) }()
+	}
+	if errors.Is(err, os.ErrNotExist) || err == nil && c.gone() {
+		return fmt.Errorf("%w: %s (see 'tarn ps -a')", ErrNoContainer, c.Name)
+	}
+	if err != nil {
+		return err
+	}
+	if err := c.reload(); err != nil {
+		return err
+	}
+	if opts.pause && c.Running() {
+		thaw, err := c.pause(ctx)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, thaw()) }()
+	}
+	return e.openContents(ctx, c, config, opts.withInit, read)
+}
+
+// pause stops the container's processes until the function that it gives is called.
+func (c *Container) pause(ctx context.Context) (thaw func() error, err error) {
+	thaw, err = container.Freeze(ctx, cgroupPath(c.ID))
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := c.reload(); err != nil || !c.Running() {
+			return func() error { return nil }, err // it ended just now
+		}
+		err = container.ErrNoFreezer // there is one, but not for us to use
+	}
+	if err != nil {
+		return nil, fmt.Errorf("pause the container: %w (use --pause=false to go on without)", err)
+	}
+	return thaw, nil
+}
+
+func (e *Engine) openContents(ctx context.Context, c *Container, config *image.Config, withInit bool, read func(*contents) error) error {
+	stack, err := e.openStack(ctx, config)
+	if err != nil {
+		return err
+	}
+	defer stack.close()
+	upper, err := sys.OpenPath(c.UpperDir())
+	if err != nil {
+		return err
+	}
+	defer upper.Close()
+	merged, err := e.mergedRoot(c, upper, stack)
+	if err != nil {
+		return err
+	}
+	defer merged.Close()
+	x := &contents{PackSource: layer.PackSource{Upper: upper, Merged: merged}}
+	below := stack
+	if !withInit {
+		below = stack[len(stack)-len(config.RootFS.DiffIDs):]
+	}
+	if len(below) > 0 {
+		if x.Lower, err = rootfs.Overlay(below, nil, nil, e.overlayOptions()); err != nil {
+			return err
+		}
+		defer x.Lower.Close()
+	}
+	if x.mounted, err = c.mountedPaths(merged); err != nil {
+		return err
+	}
+	return read(x)
+}
+
+func (e *Engine) overlayOptions() rootfs.OverlayOptions {
+	return rootfs.OverlayOptions{Run: e.Store.Run()}
+}
+
+// mergedRoot gives the whole of a container's file system, as a mount without what is mounted in it. It
+// is the very mount that somebody writes to, if there is one: the kernel makes no promise about
+// another view of a layer that changes.
+func (e *Engine) mergedRoot(c *Container, upper *os.File, stack lowers) (*os.File, error) {
+	if c.Running() {
+		root, err := c.liveRoot()
+		if err == nil || c.State.Process.alive() {
+			return root, err
+		}
+	}
+	shown, err := e.shownRoot(c)
+	if shown != nil || err != nil {
+		return shown, err
+	}
+	if c.State.StartedAt.IsZero() {
+		if err := rootfs.PrepareUpper(upper, stack); err != nil {
+			return nil, err
+		}
+	}
+	return rootfs.MergedView(upper, stack, e.overlayOptions())
+}
+
+// shownRoot gives what "tarn mount" mounted; nil if it did not.
+func (e *Engine) shownRoot(c *Container) (*os.File, error) {
+	path := e.mountPath(c.ID)
+	if there, err := rootfs.Mounted(path); err != nil || !there {
+		return nil, err
+	}
+	dir, err := sys.OpenPath(path)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	return sys.CloneTree(dir, false)
+}
+
+// liveRoot gives the root of a running container.
+func (c *Container) liveRoot() (*os.File, error) {
+	root, err := rootfs.LiveRoot(c.State.Process.PID)
+	if err == nil && !c.State.Process.alive() {
+		// It may have been another process's root, of the same number.
+		return nil, errors.Join(fmt.Errorf("container %s ended: try again", c.Name), root.Close())
+	}
+	return root, err
+}
+
+// mountedPaths lists the places of the container's mounts, as they are when links are followed.
+func (c *Container) mountedPaths(root *os.File) ([]string, error) {
+	var paths []string
+	for _, m := range specMounts(c.Dir(), &c.Settings, container.DefaultSpec().Mounts) {
+		path, err := sys.RealPath(root, m.Destination)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) {
+			path, err = m.Destination, nil // it never started, or the container led the path elsewhere
+		}
+		if err != nil {
+			return nil, fmt.Errorf("mount point %s: %w", m.Destination, err)
+		}
+		paths = append(paths, path)
+	}
+	return paths, nil
+}
