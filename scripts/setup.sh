@@ -12,6 +12,7 @@ if [ "$goal" != demo ]; then
     mmdebstrap:mmdebstrap               # makes the Debian root
     busybox:busybox-static              # a root small enough to be made in every test
     umoci:umoci skopeo:skopeo           # others' readings of the same formats
+    strace:strace                       # counts what a command does
     fsck.erofs:erofs-utils
     docker-registry:docker-registry htpasswd:apache2-utils  # a real registry
     podman:podman buildah:buildah       # others that push and pull

@@ -70,6 +70,17 @@ func suggest(cmd *cobra.Command, flag string, words ...string) {
 	}
 }
 
+// completeEach completes the first argument by the names of the first list, the second by those of the
+// second, and so on.
+func completeEach(lists ...func(cmd *cobra.Command) ([]string, error)) completer {
+	return func(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+		if len(args) >= len(lists) {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return complete(-1, lists[len(args)])(cmd, args, toComplete)
+	}
+}
+
 // imageNames lists the images for a completion.
 func (a *app) imageNames(cmd *cobra.Command) ([]string, error) {
 	e, err := a.engine()
