@@ -27,8 +27,8 @@ func TestFreeze(t *testing.T) {
 		}
 		return
 	}
-	dir, err := os.MkdirTemp(h.unified.mount, "tarn-test-freeze-")
-	if err != nil {
+	dir := filepath.Join(h.unified.mount, "tarn-test-freeze-"+strconv.Itoa(os.Getpid()))
+	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	defer func() {

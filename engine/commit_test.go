@@ -18,6 +18,7 @@ import (
 	"github.com/tarnfs/tarn/engine"
 	"github.com/tarnfs/tarn/image"
 	"github.com/tarnfs/tarn/internal/testenv"
+	"github.com/tarnfs/tarn/internal/treecmp"
 	"github.com/tarnfs/tarn/layer"
 	"github.com/tarnfs/tarn/rootfs"
 )
@@ -79,7 +80,10 @@ func TestCommitOfDebian(t *testing.T) {
 		cp -a /usr/share/perl5 /opt/perl5; rm -r /usr/share/perl5/Debconf
 		ldconfig; usermod -aG sudo ada`)
 	h.commit("work", engine.CommitOptions{Name: "changed"})
-	h.requireSame("work", "changed")
+	want := h.requireSame("work", "changed")
+	exported, err := treecmp.Read(h.exported("work"), treecmp.Options{})
+	require.NoError(t, err)
+	h.requireNone(treecmp.DiffEntries(want, exported))
 	require.Equal(t, "hello\n1\n", h.run("changed", "", `cat /home/ada/f; python3 /src/a.py; git -C /src log -1 --format= `))
 }
 
@@ -92,7 +96,7 @@ func TestCommitIsDeterministic(t *testing.T) {
 	for _, driver := range []string{rootfs.Erofs, rootfs.Dirs} {
 		h := newHost(t, driver)
 		h.importFile("box", busybox)
-		c := h.start("box", "c", busyboxChanges+"echo ready; read x || true")
+		c := h.startBox(busyboxChanges + "echo ready; read x || true")
 		commit := func(when string) {
 			id := h.commit("c", engine.CommitOptions{Author: "a", Message: "m"})
 			ids[id] = append(ids[id], driver+" "+when)
@@ -226,7 +230,7 @@ func TestCommitRefuses(t *testing.T) {
 func TestCommitWhileRunning(t *testing.T) {
 	h := newHost(t, rootfs.Erofs)
 	h.importFile("box", testenv.BusyboxTar(t))
-	c := h.start("box", "c", `
+	c := h.startBox(`
 		echo 0 > /a; echo 0 > /z; echo ready
 		( n=0; while :; do n=$((n+1)); echo $n > /t; mv /t /a; echo $n > /t; mv /t /z; done ) &
 		while read x; do cat /z; done; kill $!`)
@@ -252,7 +256,7 @@ func TestCommitWhileRunning(t *testing.T) {
 func TestCommitOfAFileThatShrinks(t *testing.T) {
 	h := newHost(t, rootfs.Erofs)
 	h.importFile("box", testenv.BusyboxTar(t))
-	c := h.start("box", "c", `
+	c := h.startBox(`
 		dd if=/dev/urandom of=/source bs=1M count=40 2> /dev/null
 		echo ready
 		( while :; do cat /source > /big; done ) &

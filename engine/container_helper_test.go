@@ -3,8 +3,8 @@ package engine_test
 import (
 	"bufio"
 	"bytes"
-	"encoding/json"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,7 +13,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/tarnfs/tarn/archive"
 	"github.com/tarnfs/tarn/engine"
 	"github.com/tarnfs/tarn/image"
 	"github.com/tarnfs/tarn/internal/testenv"
@@ -72,23 +71,22 @@ func (h *host) run(image, name, script string, options ...func(*engine.RunOption
 // running is a container that runs until its input ends.
 type running struct {
 	h      *host
-	name   string
 	stdin  *os.File
 	stdout *bufio.Reader
 	ended  chan error
 }
 
-// start has a new container do a script, and waits until it prints a line.
-func (h *host) start(image, name, script string) *running {
+// startBox has a new container "c" of image "box" do a script, and waits until it prints a line.
+func (h *host) startBox(script string) *running {
 	h.t.Helper()
 	in, stdin, err := os.Pipe()
 	require.NoError(h.t, err)
 	stdout, out, err := os.Pipe()
 	require.NoError(h.t, err)
-	r := &running{h: h, name: name, stdin: stdin, stdout: bufio.NewReader(stdout), ended: make(chan error, 1)}
+	r := &running{h: h, stdin: stdin, stdout: bufio.NewReader(stdout), ended: make(chan error, 1)}
 	go func() {
 		_, err := h.Run(h.t.Context(), engine.RunOptions{
-			Image: image, Name: name, Command: []string{"sh", "-euc", script}, Network: engine.NetworkNone,
+			Image: "box", Name: "c", Command: []string{"sh", "-euc", script}, Network: engine.NetworkNone,
 			Interactive: true, Stdin: in, Stdout: out, Stderr: os.Stderr,
 		})
 		_, _ = in.Close(), out.Close()
@@ -159,39 +157,11 @@ func (h *host) unpacked(ref string) string {
 	testenv.RequireTool(h.t, "umoci")
 	dir := testenv.TempDir(h.t)
 	layout, bundle := filepath.Join(dir, "layout"), filepath.Join(dir, "bundle")
-	h.saveLayout(ref, layout)
-	out, err := exec.CommandContext(h.t.Context(), "umoci", "unpack", "--image", layout+":v1", bundle).CombinedOutput()
+	require.NoError(h.t, h.Save(h.t.Context(), engine.SaveOptions{Images: []string{ref}, Output: layout, Format: "oci-dir"}))
+	name := layout + ":docker.io/library/" + ref + ":latest"
+	out, err := exec.CommandContext(h.t.Context(), "umoci", "unpack", "--image", name, bundle).CombinedOutput()
 	require.NoError(h.t, err, "%s", out)
 	return filepath.Join(bundle, "rootfs")
-}
-
-// saveLayout writes an image as an OCI layout, under the tag v1.
-func (h *host) saveLayout(ref, dir string) {
-	h.t.Helper()
-	img, err := h.Image(ref)
-	require.NoError(h.t, err)
-	manifest, err := h.Store.ReadBlob(img.Manifest, image.MaxManifestSize)
-	require.NoError(h.t, err)
-	config, err := h.Store.ReadBlob(img.ID, image.MaxConfigSize)
-	require.NoError(h.t, err)
-	parsed, err := image.ParseManifest(manifest)
-	require.NoError(h.t, err)
-	saved := archive.Saved{MediaType: parsed.MediaType, Manifest: manifest, Config: config}
-	for i, d := range parsed.Layers {
-		l, err := h.Store.Layer(img.Config.RootFS.DiffIDs[i])
-		require.NoError(h.t, err)
-		saved.Layers = append(saved.Layers, archive.Source{Descriptor: d, Open: func() (io.ReadCloser, error) { return l.OpenTar() }})
-	}
-	require.NoError(h.t, archive.WriteDir(h.t.Context(), dir, []archive.Saved{saved}))
-	path := filepath.Join(dir, "index.json")
-	raw, err := os.ReadFile(path)
-	require.NoError(h.t, err)
-	index, err := image.ParseIndex(raw)
-	require.NoError(h.t, err)
-	index.Manifests[0].Annotations = map[string]string{image.AnnotationRefName: "v1"}
-	raw, err = json.Marshal(index)
-	require.NoError(h.t, err)
-	require.NoError(h.t, os.WriteFile(path, raw, 0o600))
 }
 
 // initLayer leaves out of a comparison what only containers have: an image has no place for it.
@@ -209,13 +179,25 @@ func (h *host) initLayer(image string) func(path string) bool {
 	return func(path string) bool { return missing[path] }
 }
 
-// requireSame compares a container's whole tree with an image's, as umoci unpacks it.
-func (h *host) requireSame(container, image string) {
+// requireSame compares a container's whole tree with an image's, as umoci unpacks it, and gives it.
+func (h *host) requireSame(container, image string) map[string]*treecmp.Entry {
 	h.t.Helper()
-	want := h.mounted(container)
-	defer h.umount(container)
-	compared := treecmp.Equal(h.t, want, h.unpacked(image), treecmp.Options{Skip: h.initLayer(image)})
-	require.Greater(h.t, compared, 100)
+	want, err := treecmp.Read(h.mounted(container), treecmp.Options{})
+	require.NoError(h.t, err)
+	h.umount(container)
+	require.Greater(h.t, len(want), 100)
+	got, err := treecmp.Read(h.unpacked(image), treecmp.Options{})
+	require.NoError(h.t, err)
+	onlyContainers := h.initLayer(image)
+	packed := maps.Clone(want)
+	maps.DeleteFunc(packed, func(path string, _ *treecmp.Entry) bool { return onlyContainers(path) })
+	h.requireNone(treecmp.DiffEntries(packed, got))
+	return want
+}
+
+func (h *host) requireNone(differences []string) {
+	h.t.Helper()
+	require.Empty(h.t, differences[:min(len(differences), 30)])
 }
 
 // topLayer gives the tar of an image's top layer.

@@ -66,6 +66,9 @@ func (e *Engine) Save(ctx context.Context, opts SaveOptions) (err error) {
 		err = saveDir(ctx, opts.Output, images)
 	default:
 		err = saveFile(opts.Output, func(w io.Writer) error { return archive.WriteTar(ctx, w, format, images) })
+		if errors.Is(err, errIsDir) {
+			err = fmt.Errorf("%w (for --format %s)", err, archive.OCIDir)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("save: %w", err)
@@ -214,6 +217,8 @@ func errTerminalOutput() error {
 	return fmt.Errorf("refusing to write to %w: use -o FILE, or redirect the output", ErrTerminal)
 }
 
+var errIsDir = errors.New("is a directory")
+
 // saveFile writes a file so that it is whole or not there. What is no regular file, such as a pipe, is
 // written to as it is.
 func saveFile(path string, fill func(io.Writer) error) error {
@@ -223,7 +228,7 @@ func saveFile(path string, fill func(io.Writer) error) error {
 	info, err := os.Stat(path)
 	switch {
 	case err == nil && info.IsDir():
-		return fmt.Errorf("%s is a directory (for --format %s)", path, archive.OCIDir)
+		return fmt.Errorf("%s %w", path, errIsDir)
 	case err == nil && !info.Mode().IsRegular():
 		f, err := os.OpenFile(path, os.O_WRONLY, 0)
 		if err != nil {
