@@ -110,14 +110,17 @@ func CheckTable(b []byte) error {
 		return fmt.Errorf("%w: wrong checksum", ErrTable)
 	}
 	last := entry{}
-	for e, err := range readTable(bytes.NewReader(b)) {
+	for batch, err := range readTable(bufio.NewReader(bytes.NewReader(b[:body]))) {
 		if err != nil {
 			return err
 		}
-		if e.key < last.key {
-			return fmt.Errorf("%w: out of order", ErrTable)
+		for ; len(batch) > 0; batch = batch[tableEntry:] {
+			e := entryAt(batch)
+			if e.key < last.key {
+				return fmt.Errorf("%w: out of order", ErrTable)
+			}
+			last = e
 		}
-		last = e
 	}
 	return nil
 }
@@ -128,26 +131,33 @@ type entry struct {
 	start uint32
 }
 
-// readTable yields the entries of a table, in a fixed amount of memory. What a damaged one
+func entryAt(b []byte) entry {
+	return entry{binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint32(b[8:])}
+}
+
+// readTable yields the entries of a table, many at once, each tableEntry bytes. What a damaged one
 // yields before the error is as good as any other: bytes decide.
-func readTable(r io.Reader) iter.Seq2[entry, error] {
-	return func(yield func(entry, error) bool) {
-		in := bufio.NewReaderSize(r, 32<<10)
+func readTable(in *bufio.Reader) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		var head [tableHead]byte
+		_, err := io.ReadFull(in, head[:])
 		order := binary.LittleEndian
-		var b [tableHead]byte
-		_, err := io.ReadFull(in, b[:])
-		if err != nil || string(b[:8]) != tableMagic || order.Uint32(b[8:]) != tableVersion {
-			yield(entry{}, fmt.Errorf("%w: it does not begin as one", ErrTable))
+		if err != nil || string(head[:8]) != tableMagic || order.Uint32(head[8:]) != tableVersion {
+			yield(nil, fmt.Errorf("%w: it does not begin as one", ErrTable))
 			return
 		}
-		for n := order.Uint32(b[12:]); n > 0; n-- {
-			if _, err := io.ReadFull(in, b[:tableEntry]); err != nil {
-				yield(entry{}, fmt.Errorf("%w: it is cut short", ErrTable))
+		most := in.Size() / tableEntry
+		for left := int(order.Uint32(head[12:])); left > 0; {
+			batch, err := in.Peek(min(left, most) * tableEntry)
+			if err != nil {
+				yield(nil, fmt.Errorf("%w: it is cut short", ErrTable))
 				return
 			}
-			if !yield(entry{order.Uint64(b[:]), order.Uint32(b[8:])}, nil) {
+			if !yield(batch, nil) {
 				return
 			}
+			_, _ = in.Discard(len(batch)) // they are in the buffer
+			left -= len(batch) / tableEntry
 		}
 	}
 }

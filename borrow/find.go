@@ -1,6 +1,7 @@
 package borrow
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -59,6 +60,7 @@ func Find(ctx context.Context, tar io.ReaderAt, size int64, contents *Contents, 
 	f := &finder{
 		tar: tar, size: size, blocks: uint32(size / holes.BlockSize),
 		contents: contents, keyed: contents.byKey(), numbers: make(map[holes.TarID]int),
+		in: bufio.NewReaderSize(nil, 64<<10),
 	}
 	f.found = make([]bool, len(f.keyed))
 	f.budget = 4*int64(f.blocks) + 1<<16
@@ -107,6 +109,7 @@ type finder struct {
 	found    []bool    // which of them need not be looked for any more
 	free     []span    // what was not found yet, ascending
 	budget   int64     // blocks that may still be compared
+	in       *bufio.Reader
 
 	segments []segment // ascending only when all are found
 	ids      []holes.TarID
@@ -181,25 +184,29 @@ func (f *finder) join(s Source, match func(i int, at uint32)) {
 	if err != nil {
 		return
 	}
-	defer table.Close() //nolint:errcheck // read only
-	next, same := 0, 0
+	defer table.Close()
+	f.in.Reset(table)
+	next, same := 0, 0 // in keyed; entries with this key
 	var key uint64
-	for e, err := range readTable(table) {
+	for batch, err := range readTable(f.in) {
 		if err != nil {
 			return
 		}
-		if same++; e.key != key {
-			key, same = e.key, 1
-		}
-		for next < len(f.keyed) && f.keyed[next].key() < e.key {
-			next++
-		}
-		if next == len(f.keyed) {
-			return
-		}
-		for i := next; same <= sameKey && i < len(f.keyed) && f.keyed[i].key() == e.key; i++ {
-			if !f.found[i] {
-				match(i, e.start)
+		for ; len(batch) > 0; batch = batch[tableEntry:] {
+			e := entryAt(batch)
+			for next < len(f.keyed) && f.keyed[next].key() < e.key {
+				next++
+			}
+			if next == len(f.keyed) {
+				return
+			}
+			if same++; e.key != key {
+				key, same = e.key, 1
+			}
+			for i := next; same <= sameKey && i < len(f.keyed) && f.keyed[i].key() == key; i++ {
+				if !f.found[i] {
+					match(i, e.start)
+				}
 			}
 		}
 	}

@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/tarnfs/tarn/borrow"
 	"github.com/tarnfs/tarn/holes"
+	"github.com/tarnfs/tarn/image"
 	"github.com/tarnfs/tarn/layer"
 )
 
@@ -47,6 +49,24 @@ func (e *Engine) planBorrowing(ctx context.Context, l *stagedLayer, contents *bo
 		return nil, err
 	}
 	return borrow.Find(ctx, l.stage.Tar, l.size, contents, sources)
+}
+
+// RebuildContents makes the table again that tells later layers what a layer has.
+func (e *Engine) RebuildContents(diffID image.Digest) (err error) {
+	l, err := e.Store.Layer(diffID)
+	if err != nil {
+		return err
+	}
+	tar, err := l.OpenTar()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, tar.Close()) }()
+	var contents borrow.Contents
+	if _, err := layer.ScanContents(tar, layer.Limits{}, contents.Observe); err != nil {
+		return fmt.Errorf("layer %s: %w", diffID.Short(), err)
+	}
+	return l.ReplaceContents(contents.Table())
 }
 
 // sources are all layers, as those who may lend.

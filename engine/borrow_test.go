@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/tarnfs/tarn/borrow"
 	"github.com/tarnfs/tarn/engine"
 	"github.com/tarnfs/tarn/image"
 	"github.com/tarnfs/tarn/internal/sys"
@@ -280,8 +281,65 @@ func TestTablesOnlySave(t *testing.T) {
 			h.put("b", rootTar(t, files(20, 60)...))
 			h.mounted("b")
 			h.mounted("a")
+
+			require.NoError(t, h.RebuildContents(l.DiffID))
+			requireNoLeftovers(t, h.Engine)
+			h.put("c", rootTar(t, files(25, 58)...))
+			require.Greater(t, h.borrowed("c"), int64(500_000))
 		})
 	}
+}
+
+func TestRebuiltTableIsTheSame(t *testing.T) {
+	h := newHoard(t, engine.Options{})
+	h.put("a", rootTar(t, files(0, 30)...))
+	h.put("b", rootTar(t, append(files(5, 30), files(200, 210)...)...))
+	for name := range h.tars {
+		l, err := h.Store.Layer(image.DigestBytes(h.tars[name]))
+		require.NoError(t, err)
+		path := filepath.Join(l.Dir(), "contents")
+		want, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.NoError(t, borrow.CheckTable(want))
+		require.NoError(t, os.Remove(path))
+		require.NoError(t, h.RebuildContents(l.DiffID))
+		got, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+	}
+}
+
+// TestEveryWayInBorrows: a commit of what the image below has, a load of what is here already.
+func TestEveryWayInBorrows(t *testing.T) {
+	h := newHost(t, rootfs.Erofs)
+	h.importFile("box", testenv.BusyboxTar(t))
+	h.run("box", "c", "cp /bin/busybox /copy; chmod 4711 /bin/busybox")
+	h.commit("c", engine.CommitOptions{Name: "copied"})
+	h.requireSame("c", "copied")
+	top := func(e *engine.Engine) int64 {
+		img, err := e.Image("copied")
+		require.NoError(t, err)
+		l, err := e.Store.Layer(img.Config.RootFS.DiffIDs[1])
+		require.NoError(t, err)
+		m, err := l.Holes()
+		require.NoError(t, err)
+		return m.Borrowed()
+	}
+	info, err := os.Stat(filepath.Join(h.mounted("box"), "bin/busybox"))
+	require.NoError(t, err)
+	h.umount("box")
+	require.Greater(t, top(h.Engine), 2*info.Size()-4096)
+
+	saved := filepath.Join(t.TempDir(), "saved.tar")
+	require.NoError(t, h.Save(t.Context(), engine.SaveOptions{Images: []string{"copied"}, Output: saved}))
+	other := newHost(t, rootfs.Erofs)
+	other.importFile("box", testenv.BusyboxTar(t))
+	_, err = other.Load(t.Context(), engine.LoadOptions{Input: saved})
+	require.NoError(t, err)
+	require.Greater(t, top(other.Engine), 2*info.Size()-4096)
+	treecmp.Equal(t, h.mounted("copied"), other.mounted("copied"), treecmp.Options{})
+	h.umount("copied")
+	other.umount("copied")
 }
 
 // TestRottenLenderIsNotBorrowedFrom: a lender's file rots after its table was made.

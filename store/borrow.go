@@ -19,6 +19,32 @@ const fileContents = "contents"
 // OpenContents opens the layer's table of contents, which may be damaged.
 func (l Layer) OpenContents() (*os.File, error) { return os.Open(filepath.Join(l.dir, fileContents)) }
 
+// ReplaceContents gives a layer another table of contents.
+func (l Layer) ReplaceContents(table []byte) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("layer %s: table of contents: %w", l.DiffID.Short(), err)
+		}
+	}()
+	// Nothing unfinished is left in the layer.
+	f, err := atomicfile.CreateTemp(l.store.path(dirTmp), 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.Write(table)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), filepath.Join(l.dir, fileContents))
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return atomicfile.SyncDir(l.dir)
+}
+
 // WriteContents gives the layer its table of contents.
 func (ls *LayerStage) WriteContents(table []byte) error {
 	f, err := createIn(ls.stage, fileContents)
