@@ -144,7 +144,7 @@ func (c *storeContent) DeleteBlob(ctx context.Context, d image.Digest) error {
 	if err != nil {
 		return err
 	}
-	if blob, err := c.engine.openBlob(ctx, d); err == nil {
+	if blob, err := c.Blob(ctx, d); err == nil {
 		found = true
 		_ = blob.Close() // read only
 	} else if !errors.Is(err, server.ErrBlob) {
@@ -156,7 +156,7 @@ func (c *storeContent) DeleteBlob(ctx context.Context, d image.Digest) error {
 	if err := c.sweeping(ctx, func(*store.Lock) error { return nil }); err != nil {
 		return err
 	}
-	if blob, err := c.engine.openBlob(ctx, d); err == nil {
+	if blob, err := c.Blob(ctx, d); err == nil {
 		_ = blob.Close() // read only
 		return server.ErrInUse
 	}

@@ -104,10 +104,13 @@ func (p *manifestPush) publishBlob(lock *store.Lock, blob image.Descriptor) erro
 	if published || err != nil {
 		return err
 	}
-	if !s.HasBlob(blob.Digest) && blob.Distributable() {
-		return fmt.Errorf("%w: %s", server.ErrMissing, blob.Digest)
+	if s.HasBlob(blob.Digest) || !blob.Distributable() {
+		return nil
 	}
-	return nil
+	if _, found := p.content.engine.recipeFor(blob.Digest); found {
+		return nil
+	}
+	return fmt.Errorf("%w: %s", server.ErrMissing, blob.Digest)
 }
 
 // dropTars drops what was pushed and is kept as a layer now.

@@ -245,7 +245,8 @@ func (c *storeContent) referrer(d, subject image.Digest) (image.Descriptor, bool
 	return server.Referrer(d, len(raw), doc), true, nil
 }
 
-// Blob implements server.Reader.
+// Blob implements server.Reader. A blob is one that waits for its manifest, or is kept, or is made
+// again, or it is a layer's tar, which is its own blob where it was not compressed.
 func (c *storeContent) Blob(ctx context.Context, d image.Digest) (io.ReadSeekCloser, error) {
 	blob, err := c.pending.open(d)
 	if err != nil {
@@ -254,30 +255,21 @@ func (c *storeContent) Blob(ctx context.Context, d image.Digest) (io.ReadSeekClo
 	if blob != nil {
 		return blob, nil
 	}
-	return c.engine.openBlob(ctx, d)
-}
-
-// openBlob opens a blob as the manifests name it: one that is kept, one that is made again, or a layer's
-// tar, which is its own blob where it was not compressed.
-func (e *Engine) openBlob(ctx context.Context, d image.Digest) (io.ReadSeekCloser, error) {
-	f, err := e.Store.OpenBlob(d)
+	s := c.engine.Store
+	kept, err := s.OpenBlob(d)
 	if err == nil {
-		return f, nil
+		return kept, nil
 	}
 	if !errors.Is(err, store.ErrNotFound) {
 		return nil, err
 	}
-	if recipe, err := e.Store.Recipe(d); err == nil && e.Store.HasLayer(recipe.DiffID) {
-		made, err := e.remake(ctx, image.Descriptor{Digest: d, Size: recipe.Size})
-		if err != nil {
-			return nil, err
-		}
-		return made.reader(recipe.Size), nil
+	if recipe, found := c.engine.recipeFor(d); found {
+		return c.remade(ctx, recipe), nil
 	}
-	if d.Algorithm() != image.SHA256 {
+	if !isLayer(s, d) {
 		return nil, fmt.Errorf("%w: %s", server.ErrBlob, d)
 	}
-	layer, err := e.Store.Layer(d)
+	layer, err := s.Layer(d)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s", notFoundAs(server.ErrBlob, err), d)
 	}

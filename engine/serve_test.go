@@ -312,6 +312,42 @@ func TestRemoveWhatIsNoImage(t *testing.T) {
 	require.ErrorIs(t, err, engine.ErrNoImage)
 }
 
+func TestServeWhatIsMadeAgain(t *testing.T) {
+	e := newEngine(t)
+	s := serve(t, e)
+	layer := gzipLayer(t, layerTar(t, 19, 1<<20))
+	blob := image.DigestBytes(layer.blob)
+	pushed := s.pushImage("app", "v1", image.HostPlatform(), layer)
+	gone, err := e.Compact(t.Context(), nil)
+	require.NoError(t, err)
+	require.Len(t, gone, 1)
+	require.False(t, e.Store.HasBlob(blob))
+	s.wantBlob(layer.blob)
+
+	// Another image may have it, too, without sending it.
+	s.pushManifest("app", "v2", image.MediaTypeManifest, image.Manifest{
+		SchemaVersion: 2, MediaType: image.MediaTypeManifest, Annotations: map[string]string{"a": "b"},
+		Config: s.configOf("app", pushed.Digest),
+		Layers: []image.Descriptor{{MediaType: layer.mediaType, Digest: blob, Size: int64(len(layer.blob))}},
+	})
+	_, err = e.Image("app:v2")
+	require.NoError(t, err)
+	// Nor does it get lost with the images, as long as something holds it.
+	s.delete("app/manifests/v1")
+	s.delete("app/manifests/v2")
+	s.wantBlob(layer.blob)
+	_, err = newEngine(t).Pull(t.Context(), s.host+"/app@"+string(pushed.Digest), engine.PullOptions{})
+	require.NoError(t, err)
+}
+
+// configOf gives the descriptor of a manifest's config.
+func (s *served) configOf(repository string, d image.Digest) image.Descriptor {
+	s.t.Helper()
+	m, err := image.ParseManifest(s.get(http.StatusOK, repository+"/manifests/"+string(d)))
+	require.NoError(s.t, err)
+	return m.Config
+}
+
 func TestServeDeletesNothingThatAContainerUses(t *testing.T) {
 	e := newEngine(t)
 	s := serve(t, e)

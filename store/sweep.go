@@ -178,8 +178,11 @@ func (s *Store) followEntry(refs *live, manifest image.Digest) error {
 		refs.documents[d], refs.blobs[d] = true, true
 		for _, blob := range doc.Blobs() {
 			refs.blobs[blob.Digest] = true
-			// A tar that is not compressed may be kept as a layer only.
+			// A tar that is not compressed may be kept as a layer only; one that is, as a recipe.
 			refs.layers[blob.Digest] = true
+			if recipe, err := s.Recipe(blob.Digest); err == nil && !s.HasBlob(blob.Digest) {
+				refs.layers[recipe.DiffID] = true
+			}
 		}
 		for _, listed := range doc.Manifests {
 			todo = append(todo, listed.Digest)
