@@ -22,7 +22,6 @@ func newSettings(id string, img *Image, opts *RunOptions) (ContainerSettings, er
 	if opts.User != "" {
 		config.User = opts.User
 	}
-	config.WorkingDir = path.Join("/", config.WorkingDir)
 	if opts.WorkDir != "" {
 		if !path.IsAbs(opts.WorkDir) {
 			return ContainerSettings{}, fmt.Errorf("%w: the working directory %q is not absolute", ErrOption, opts.WorkDir)

@@ -26,7 +26,7 @@ func newSpec(id, dir string, settings *ContainerSettings) *specs.Spec {
 	spec.Linux.CgroupsPath = cgroupPath(id)
 	spec.Mounts = specMounts(dir, settings, spec.Mounts)
 	spec.Process.Args = slices.Concat([]string{settings.Path}, settings.Args)
-	spec.Process.Cwd = settings.Config.WorkingDir
+	spec.Process.Cwd = path.Join("/", settings.Config.WorkingDir)
 	spec.Process.Env = processEnv(settings)
 	spec.Process.Terminal = settings.Host.Terminal
 	setNetwork(spec, settings.Host.NetworkMode)
