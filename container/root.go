@@ -44,8 +44,12 @@ func mountPoint(root *os.File, dest string, want kind) (*os.File, error) {
 		return nil, fmt.Errorf("mount point %s: %w", dest, err)
 	}
 	node, err := sys.StatNode(f)
-	if err == nil && (node.Type == sys.TypeDir) != bool(want) {
-		err = fmt.Errorf("mount point %s: %w: a directory can be mounted on a directory only, and a file on a file", dest, ErrSpec)
+	switch isDir := node.Type == sys.TypeDir; {
+	case err != nil:
+	case isDir && want == file:
+		err = fmt.Errorf("%w: %s is a directory, and no place for a file", ErrSpec, dest)
+	case !isDir && want == directory:
+		err = fmt.Errorf("%w: %s is no directory", ErrSpec, dest)
 	}
 	if err != nil {
 		_ = f.Close()
