@@ -84,7 +84,7 @@ Fields for --format: .ID .Image .Command .CreatedAt .RunningFor .Status .State .
 			return format.Execute(cmd.OutOrStdout(), template, containerRow{
 				ID: "CONTAINER ID", Image: "IMAGE", Command: "COMMAND", CreatedAt: "CREATED AT", RunningFor: "CREATED",
 				Status: "STATUS", State: "STATE", Names: "NAMES", Labels: "LABELS", Mounts: "MOUNTS", Networks: "NETWORKS",
-				Size: "SIZE", label: func(key string) string { return strings.ToUpper(key) },
+				Size: "SIZE", label: labelTitle,
 			}, rows)
 		},
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -140,6 +140,11 @@ func newContainerRow(c *engine.Container, list *listing) containerRow {
 		row.ID = c.ID[:min(12, len(c.ID))]
 	}
 	return row
+}
+
+// labelTitle is a label's title in a table: as Docker's, the last part of its name.
+func labelTitle(key string) string {
+	return strings.NewReplacer("-", " ", "_", " ").Replace(key[strings.LastIndexByte(key, '.')+1:])
 }
 
 // status puts a container's state in words.
