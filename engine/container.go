@@ -32,6 +32,9 @@ type ContainerSettings struct {
 	Args   []string        // its arguments
 	Host   HostConfig
 	Mounts []MountPoint
+
+	Terminal    bool // the process has a terminal of its own
+	Interactive bool // the process reads the input of who ran it
 	// Owner is the process that made the container. When it is gone, so is a container that was to
 	// be removed at its end.
 	Owner processID
@@ -43,8 +46,6 @@ type HostConfig struct {
 	NetworkMode    string
 	AutoRemove     bool
 	ReadonlyRootfs bool
-	Terminal       bool              `json:"Tty"`
-	Interactive    bool              `json:"OpenStdin"`
 	Binds          []string          `json:",omitempty"`
 	Tmpfs          map[string]string `json:",omitempty"`
 	SecurityOpt    []string          `json:",omitempty"`

@@ -44,7 +44,7 @@ func applyEnv(env []string, entry string) ([]string, error) {
 // then the container's own.
 func processEnv(settings *ContainerSettings) []string {
 	env := []string{"PATH=" + container.DefaultPath, "HOSTNAME=" + settings.Config.Hostname}
-	if settings.Host.Terminal {
+	if settings.Terminal {
 		env = append(env, "TERM=xterm")
 	}
 	for _, entry := range settings.Config.Env {

@@ -90,24 +90,31 @@ func (e *Engine) InspectContainer(_ context.Context, key string) (*ContainerRepo
 		ID: c.ID, Created: c.Created.UTC().Format(time.RFC3339Nano), Path: settings.Path, Args: settings.Args,
 		State: c.stateReport(), Image: string(c.ImageID), Name: "/" + c.Name,
 		ResolvConfPath: filepath.Join(c.Dir(), "resolv.conf"), HostnamePath: filepath.Join(c.Dir(), "hostname"), HostsPath: filepath.Join(c.Dir(), "hosts"),
-		Driver: driver.Name, Platform: config.OS, HostConfig: settings.Host, Mounts: settings.Mounts,
+		Driver: driver.Name, Platform: config.OS, HostConfig: settings.Host, Mounts: mountReports(settings.Mounts),
 		GraphDriver: driver,
 		Config: ConfigReport{
-			RunConfig: settings.Config, AttachStdin: settings.Host.Interactive, AttachStdout: true, AttachStderr: true,
-			Tty: settings.Host.Terminal, OpenStdin: settings.Host.Interactive, StdinOnce: settings.Host.Interactive,
+			RunConfig: settings.Config, AttachStdin: settings.Interactive, AttachStdout: true, AttachStderr: true,
+			Tty: settings.Terminal, OpenStdin: settings.Interactive, StdinOnce: settings.Interactive,
 		},
 		NetworkSettings: NetworkReport{Networks: map[string]EndpointReport{settings.Host.NetworkMode: {}}},
 	}
 	if report.Args == nil {
 		report.Args = []string{}
 	}
-	if report.Mounts == nil {
-		report.Mounts = []MountPoint{}
-	}
 	if c.Running() {
 		report.NetworkSettings.SandboxKey = filepath.Join("/proc", strconv.Itoa(c.State.Process.PID), "ns/net")
 	}
 	return report, e.addOwnLayers(report, c, config)
+}
+
+// mountReports leaves out what is only tarn's.
+func mountReports(mounts []MountPoint) []MountPoint {
+	reports := make([]MountPoint, 0, len(mounts))
+	for _, m := range mounts {
+		m.Anonymous, m.NoCopy = false, false
+		reports = append(reports, m)
+	}
+	return reports
 }
 
 // addOwnLayers completes what overlayfs is given: the init layer, the container's own, and the

@@ -43,7 +43,10 @@ func newSettings(id string, img *Image, opts *RunOptions) (ContainerSettings, er
 	if err != nil {
 		return ContainerSettings{}, err
 	}
-	settings := ContainerSettings{Config: config, Host: hostConfig(opts, mounts), Mounts: mounts}
+	settings := ContainerSettings{
+		Config: config, Host: hostConfig(opts, mounts), Mounts: mounts,
+		Terminal: opts.Terminal, Interactive: opts.Interactive,
+	}
 	words := slices.Concat(config.Entrypoint, config.Cmd)
 	settings.Path, settings.Args = words[0], words[1:]
 	settings.Owner, err = identifySelf()
@@ -89,7 +92,6 @@ func environment(config *image.RunConfig, opts *RunOptions) ([]string, error) {
 func hostConfig(opts *RunOptions, mounts []MountPoint) HostConfig {
 	host := HostConfig{
 		NetworkMode: opts.Network, AutoRemove: opts.Remove, ReadonlyRootfs: opts.ReadOnly,
-		Terminal: opts.Terminal, Interactive: opts.Interactive,
 		Binds: opts.Volumes, SecurityOpt: opts.SecurityOpt,
 	}
 	for _, m := range mounts {

@@ -28,7 +28,7 @@ func newSpec(id, dir string, settings *ContainerSettings) *specs.Spec {
 	spec.Process.Args = slices.Concat([]string{settings.Path}, settings.Args)
 	spec.Process.Cwd = path.Join("/", settings.Config.WorkingDir)
 	spec.Process.Env = processEnv(settings)
-	spec.Process.Terminal = settings.Host.Terminal
+	spec.Process.Terminal = settings.Terminal
 	setNetwork(spec, settings.Host.NetworkMode)
 	return spec
 }
