@@ -115,11 +115,12 @@ func newCompactCmd(a *app) *cobra.Command {
 		Short:   "Give up compressed layers that can be made again",
 		Long: `Give up compressed forms of layers that can be made again from the layers' tars.
 
-Each one that is kept is compared, byte for byte, with what known programs make of the tar: Go's
-gzip, as Docker, BuildKit and ko use it, klauspost's gzip, and what tarn itself compresses with. Where
-one makes the same, the form is removed, and a push makes it again and verifies it. That takes
-processor time then; and a tarn that was built with another version of the program may make
-other bytes, so that the image would have to be pulled again before it is pushed elsewhere.`,
+Each one that is kept is compared, byte for byte, with what known programs make of the
+tar: Go's gzip, as Docker, BuildKit and ko use it, klauspost's gzip, and what tarn itself
+compresses with. Where one makes the same, the form is removed, and a push makes it again
+and verifies it. That takes processor time then; and a tarn that was built with another
+version of the program may make other bytes, so that the image would have to be pulled
+again before it is pushed elsewhere.`,
 		Example: "  tarn compact",
 		Args:    arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -35,8 +35,9 @@ them. An image without a name was made without one, or its last name went to ano
 
 Filters: reference=PATTERN, dangling=true|false (without a name), label=KEY[=VALUE],
 before=IMAGE, since=IMAGE.
-With --digests it is also said what of the layers' compressed forms, which a push needs to give the
-digest again, is kept besides the tars ('tarn df -v' says why), or can be made again.
+With --digests it is also said what of the layers' compressed forms, which a push needs to
+give the digest again, is kept besides the tars ('tarn df -v' says why), or can be made
+again.
 
 Fields for --format: .ID .Repository .Tag .Digest .CreatedSince .CreatedAt .Size .Labels
 .Compressed`,

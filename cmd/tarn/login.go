@@ -103,7 +103,7 @@ func newLogoutCmd() *cobra.Command {
 		Use:     "logout [REGISTRY]",
 		GroupID: groupRegistries,
 		Short:   "Forget the credentials of a registry",
-		Long:    "Forget the credentials of a registry, or of Docker Hub, that 'tarn login' or 'docker login' kept.",
+		Long:    "Forget the credentials of a registry, or of Docker Hub, that 'tarn login' or 'docker\nlogin' kept.",
 		Example: "  tarn logout registry.example.com",
 		Args:    arguments(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
