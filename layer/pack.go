@@ -71,7 +71,8 @@ func Pack(ctx context.Context, w io.Writer, src PackSource, opts PackOptions) er
 }
 
 // PackTree writes a tar of all that is in dir, with an entry "./" for dir itself. Names are taken as
-// they are: ".wh.x" is a file. Pack says the rest.
+// they are: ".wh.x" is a file. Preallocated blocks that nobody wrote may be stored as holes or as
+// zeros. Pack says the rest.
 func PackTree(ctx context.Context, w io.Writer, dir *os.File, opts PackOptions) error {
 	walk, top, err := newTreeWalk(dir, opts.Exclude)
 	if err != nil {

@@ -250,3 +250,39 @@ func TestPackOfALongDirectory(t *testing.T) {
 		require.Less(t, strings.TrimPrefix(entries[i].Name, "./"), entries[i+1].Name)
 	}
 }
+
+// TestPackOnFilesystems packs the same files from file systems that have other blocks, and other ideas
+// of holes.
+func TestPackOnFilesystems(t *testing.T) {
+	testenv.RequireRoot(t)
+	const script = `
+		truncate -s 1M hole; for at in 5000 300000 302000 900000; do echo x | dd of=hole bs=1 seek=$at conv=notrunc status=none; done
+		truncate -s 9M end; echo x >> end; head -c 200000 /dev/zero > zeros; fallocate -l 300000 allocated; echo x > small; truncate -s 4000 small
+		truncate -s 4M many; for i in {0..99}; do echo $i | dd of=many bs=20000 seek=$i conv=notrunc status=none; done
+		setfattr -n user.a -v "$(head -c 800 /dev/zero | tr '\0' a)" hole; ln hole hole2; touch -d @1600000000 * .; chmod 755 .`
+	packed := func(t *testing.T, dir string) []byte {
+		t.Helper()
+		shell(t, dir, script)
+		f, err := sys.OpenPath(dir)
+		require.NoError(t, err)
+		defer f.Close()
+		var first, again bytes.Buffer
+		require.NoError(t, layer.Pack(t.Context(), &first, layer.PackSource{Upper: f}, layer.PackOptions{}))
+		shell(t, dir, `cat * > /dev/null; sync -f .`)
+		require.NoError(t, layer.Pack(t.Context(), &again, layer.PackSource{Upper: f}, layer.PackOptions{}))
+		require.True(t, bytes.Equal(first.Bytes(), again.Bytes()), "once all is on the disk and was read")
+		return first.Bytes()
+	}
+	want := packed(t, testenv.TempDir(t))
+	for _, kind := range []string{"ext4", "xfs", "btrfs"} {
+		t.Run(kind, func(t *testing.T) {
+			testenv.RequireTool(t, "mkfs."+kind)
+			testenv.RequireFilesystem(t, kind)
+			dir := testenv.TempDir(t)
+			shell(t, dir, `truncate -s 400M disk; mkfs.`+kind+` -q disk; mkdir point; mount -o loop disk point; mkdir point/dir`)
+			got := packed(t, filepath.Join(dir, "point", "dir"))
+			require.Equal(t, tarEntries(t, writeTemp(t, want)), tarEntries(t, writeTemp(t, got)))
+			require.True(t, bytes.Equal(want, got))
+		})
+	}
+}
