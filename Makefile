@@ -32,6 +32,7 @@ fuzz: ## Run each fuzz target for FUZZTIME (20s)
 bench: build ## Compare with other tools on this machine, writing bench/RESULTS.md (as root)
 	@scripts/setup.sh bench
 	@scripts/debian-root.sh
+	@scripts/debian-roots.sh
 	go run ./bench
 
 clean: ## Remove what was built here (not the caches of the tests and of Go)

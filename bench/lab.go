@@ -44,6 +44,7 @@ type Lab struct {
 	dir    string // for scratch, on the disk that everything is compared on
 	tarn   string // the binary
 	tar    string // a Debian root, uncompressed
+	cache  string // where it and other input lies
 	forced int    // number of runs, or 0 for each figure's own
 	filled store  // see debian
 }
@@ -76,7 +77,7 @@ func newLab(tarn string, forcedRuns int) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Lab{dir: dir, tarn: tarn, tar: tar, forced: forcedRuns}, nil
+	return &Lab{dir: dir, tarn: tarn, tar: tar, cache: cache, forced: forcedRuns}, nil
 }
 
 // debian gives the store that holds the Debian root as the image "debian".

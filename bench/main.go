@@ -76,6 +76,8 @@ func figures() []Figure {
 		{"run", runFigure},
 		{"layers", layersFigure},
 		{"read", readFigure},
+		{"dedup", dedupFigure},
+		{"roots", rootsFigure},
 	}
 }
 

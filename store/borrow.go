@@ -51,7 +51,7 @@ func (ls *LayerStage) WriteContents(table []byte) error {
 	if err != nil {
 		return fmt.Errorf("stage a layer: %w", err)
 	}
-	ls.others = append(ls.others, f)
+	ls.contents = f
 	if _, err := f.Write(table); err != nil {
 		return fmt.Errorf("stage a layer: %w", err)
 	}
@@ -142,7 +142,7 @@ func (ls *LayerStage) writeHoles() error {
 	if err != nil {
 		return err
 	}
-	ls.others = append(ls.others, f)
+	ls.holesFile = f
 	_, err = f.Write(ls.holes.Encode())
 	return err
 }

@@ -124,7 +124,8 @@ type LayerStage struct {
 	store      *Store
 	stage      *Stage
 	holes      *holes.Map // nil if the tar is whole
-	others     []*os.File // the small files
+	holesFile  *os.File   // with holes; nil if that is
+	contents   *os.File   // the table; may be nil
 	hold       []*os.File // indexes of the layers it borrows from, which keep these as they are
 	synced     bool
 }
@@ -149,20 +150,27 @@ func createIn(stage *Stage, name string) (*os.File, error) {
 	return os.OpenFile(filepath.Join(stage.Path(), name), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 }
 
-// Sync waits until the disk has all files, and closes them: many layers may wait for their
+// Sync waits until the disk has the files, and closes them: many layers may wait for their
 // publishing. It is the long part of it, and needs no lock.
 func (ls *LayerStage) Sync() error {
 	if ls.synced {
 		return nil
 	}
-	files := append([]*os.File{ls.Tar, ls.Index}, ls.others...)
+	files := []*os.File{ls.Tar, ls.Index, ls.holesFile, ls.contents}
 	for _, f := range files {
-		// All begin to be written before one is waited for, so that there is one wait.
+		if f == nil {
+			continue
+		}
+		// All begin to be written before one is waited for.
 		if err := sys.StartWriteback(f, 0, 0); err != nil {
 			return fmt.Errorf("stage a layer: %w", err)
 		}
 	}
 	for _, f := range files {
+		// A table of contents that a power cut damages is no loss.
+		if f == nil || f == ls.contents {
+			continue
+		}
 		if err := f.Sync(); err != nil {
 			return fmt.Errorf("stage a layer: %w", err)
 		}
@@ -172,8 +180,8 @@ func (ls *LayerStage) Sync() error {
 }
 
 func (ls *LayerStage) closeFiles() error {
-	err := closeFiles(append([]*os.File{ls.Tar, ls.Index}, ls.others...))
-	ls.Tar, ls.Index, ls.others = nil, nil, nil
+	err := closeFiles([]*os.File{ls.Tar, ls.Index, ls.holesFile, ls.contents})
+	ls.Tar, ls.Index, ls.holesFile, ls.contents = nil, nil, nil, nil
 	return err
 }
 
