@@ -27,6 +27,7 @@ import (
 	"github.com/tarnfs/tarn/internal/sys"
 	"github.com/tarnfs/tarn/internal/testenv"
 	"github.com/tarnfs/tarn/internal/treecmp"
+	"github.com/tarnfs/tarn/layer"
 	"github.com/tarnfs/tarn/rootfs"
 )
 
@@ -227,11 +228,44 @@ func TestBorrowedLayersAreWhole(t *testing.T) {
 			h.whole(name)
 			h.mounted(name)
 		}
+		for _, name := range []string{"a", "b", "c", "little"} {
+			h.indexIsSound(name)
+		}
 		require.Less(t, h.layerDisk("b"), int64(300_000))
 		require.Less(t, h.layerDisk("c"), int64(500_000))
 		require.Less(t, h.layerDisk("little"), int64(len(h.tars["little"]))-100_000, "holes, in place")
 		require.Greater(t, h.layerDisk("a"), int64(len(h.tars["a"])))
 	})
+}
+
+// indexIsSound makes sure that an index is what the tar and the map give, and that fsck.erofs finds all
+// contents through it.
+func (h *hoard) indexIsSound(name string) {
+	h.t.Helper()
+	l, err := h.Store.Layer(image.DigestBytes(h.tars[name]))
+	require.NoError(h.t, err)
+	stored, err := l.OpenTar()
+	require.NoError(h.t, err)
+	defer stored.Close()
+	tree, err := layer.Scan(stored, layer.Limits{})
+	require.NoError(h.t, err)
+	again, err := os.OpenFile(filepath.Join(h.t.TempDir(), "index"), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	require.NoError(h.t, err)
+	defer again.Close()
+	_, err = tree.WriteIndex(again, stored)
+	require.NoError(h.t, err)
+	want, err := os.ReadFile(again.Name())
+	require.NoError(h.t, err)
+	got, err := os.ReadFile(l.IndexPath())
+	require.NoError(h.t, err)
+	require.True(h.t, bytes.Equal(want, got), name)
+
+	args := []string{"--extract"}
+	for _, device := range stored.Devices {
+		args = append(args, "--device="+device.Name())
+	}
+	out, err := exec.CommandContext(h.t.Context(), testenv.FsckErofs(h.t), append(args, l.IndexPath())...).CombinedOutput()
+	require.NoError(h.t, err, "%s %s", name, out)
 }
 
 func TestDedupOff(t *testing.T) {
@@ -393,19 +427,33 @@ func TestSparseFilesAreBorrowed(t *testing.T) {
 func TestBorrowOnFileSystems(t *testing.T) {
 	for name, tc := range map[string]struct {
 		mount  []string
-		packed bool // much in common is saved
-		holes  bool // little in common is saved
+		mkfs   []string // of a file that is mounted
+		packed bool     // much in common is saved
+		holes  bool     // little in common is saved
 	}{
-		"tmpfs": {[]string{"-t", "tmpfs", "tmpfs"}, true, true},
-		"ramfs": {[]string{"-t", "ramfs", "ramfs"}, true, false},
+		"tmpfs":              {[]string{"-t", "tmpfs", "tmpfs"}, nil, true, true},
+		"ramfs":              {[]string{"-t", "ramfs", "ramfs"}, nil, true, false},
+		"ext4, small blocks": {[]string{"-o", "loop"}, []string{"mkfs.ext4", "-q", "-F", "-b", "1024"}, true, true},
+		"xfs":                {[]string{"-o", "loop"}, []string{"mkfs.xfs", "-q"}, true, true},
+		"btrfs":              {[]string{"-o", "loop"}, []string{"mkfs.btrfs", "-q"}, true, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			testenv.RequireRoot(t)
 			point := testenv.TempDir(t)
-			out, err := exec.CommandContext(t.Context(), "mount", append(tc.mount, point)...).CombinedOutput()
-			require.NoError(t, err, "%s", out)
+			driver := rootfs.Dirs
+			if tc.mkfs != nil {
+				testenv.RequireErofsFile(t)
+				testenv.RequireFilesystem(t, strings.TrimPrefix(tc.mkfs[0], "mkfs."))
+				driver = rootfs.Erofs
+				disk := filepath.Join(testenv.TempDir(t), "disk")
+				require.NoError(t, os.WriteFile(disk, nil, 0o600))
+				require.NoError(t, os.Truncate(disk, 400<<20))
+				mustRun(t, append(tc.mkfs, disk)...)
+				tc.mount = append(tc.mount, disk)
+			}
+			mustRun(t, append(append([]string{"mount"}, tc.mount...), point)...)
 			t.Cleanup(func() { require.NoError(t, sys.Unmount(point)) })
-			h := newHoard(t, engine.Options{Root: filepath.Join(point, "root"), Run: filepath.Join(point, "run"), Driver: rootfs.Dirs})
+			h := newHoard(t, engine.Options{Root: filepath.Join(point, "root"), Run: filepath.Join(testenv.TempDir(t), "run"), Driver: driver})
 			h.put("a", rootTar(t, files(0, 60)...))
 			h.put("b", rootTar(t, files(1, 61)...))
 			h.put("c", rootTar(t, append(files(100, 160), files(0, 20)...)...))
@@ -413,14 +461,33 @@ func TestBorrowOnFileSystems(t *testing.T) {
 			require.Equal(t, tc.holes, h.borrowed("c") > 0)
 			for _, name := range []string{"b", "c", "a"} {
 				h.whole(name)
-				if name != "a" {
-					h.remove("a")
-					h.whole(name)
-					h.put("a", rootTar(t, files(0, 60)...))
-				}
+				h.mounted(name)
 			}
+			size := int64(len(h.tars["a"]))
+			h.remove("a")
+			h.mounted("b")
+			h.remove("b")
+			h.mounted("c")
+			if tc.holes {
+				require.Less(t, h.disk("remnants"), size/2, "c borrows some of a")
+			} else {
+				require.Empty(t, h.remnants(), "c borrows nothing")
+			}
+			h.put("a", rootTar(t, files(0, 60)...))
+			for _, name := range []string{"c", "a"} {
+				h.mounted(name)
+				h.remove(name)
+			}
+			requireEmpty(t, h.Engine, "remnants")
 		})
 	}
+}
+
+func mustRun(t *testing.T, command ...string) {
+	t.Helper()
+	testenv.RequireTool(t, command[0])
+	out, err := exec.CommandContext(t.Context(), command[0], command[1:]...).CombinedOutput()
+	require.NoError(t, err, "%q: %s", command, out)
 }
 
 // TestManyImportAndRemoveAtOnce: processes import, look and remove at the same time, and nothing is ever wrong.

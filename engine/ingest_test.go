@@ -1,7 +1,10 @@
 package engine
 
 import (
+	"archive/tar"
 	"bytes"
+	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
@@ -130,4 +133,63 @@ func TestWhatCompressedDataMayGrowTo(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, staged.abort())
 	require.Equal(t, int64(maxLayerSize), e.layerLimit(1<<60), "no overflow")
+}
+
+// TestLenderRemovedBeforePublishing: between the moment when a layer finds what it can borrow and
+// the one when it is there, the lender is removed.
+func TestLenderRemovedBeforePublishing(t *testing.T) {
+	e, err := Open(Options{Root: filepath.Join(t.TempDir(), "root"), Run: t.TempDir()})
+	require.NoError(t, err)
+	noise := make([]byte, 300_000)
+	_, _ = rand.NewChaCha8([32]byte{3}).Read(noise)
+	pack := func(before string) []byte {
+		var buf bytes.Buffer
+		w := tar.NewWriter(&buf)
+		for name, content := range map[string]string{before: before, "noise": string(noise)} {
+			require.NoError(t, w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(content))}))
+			_, err := w.Write([]byte(content))
+			require.NoError(t, err)
+		}
+		require.NoError(t, w.Close())
+		return buf.Bytes()
+	}
+	_, err = e.Import(t.Context(), bytes.NewReader(pack("lender")), ImportOptions{Name: "lender"})
+	require.NoError(t, err)
+	data := pack("borrower")
+	staged, err := e.stagePlain(t.Context(), bytes.NewReader(data), maxLayerSize)
+	require.NoError(t, err)
+	_, err = e.RemoveImage(t.Context(), "lender", RemoveImageOptions{})
+	require.NoError(t, err)
+	_, err = e.Import(t.Context(), bytes.NewReader(pack("another")), ImportOptions{Name: "another"})
+	require.NoError(t, err)
+	_, err = e.RemoveImage(t.Context(), "another", RemoveImageOptions{}) // sweeps once more
+	require.NoError(t, err)
+
+	lock, err := e.Store.Shared(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, staged.publish(lock))
+	require.NoError(t, lock.Unlock())
+	l, err := e.Store.Layer(staged.diffID)
+	require.NoError(t, err)
+	m, err := l.Holes()
+	require.NoError(t, err)
+	require.Greater(t, m.Borrowed(), int64(250_000))
+	stored, err := l.OpenTar()
+	require.NoError(t, err)
+	got, err := io.ReadAll(stored)
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(data, got))
+	require.NoError(t, stored.Close())
+	require.NoError(t, staged.abort())
+
+	lock, err = e.Store.Exclusive(t.Context())
+	require.NoError(t, err)
+	_, err = e.Store.Sweep(lock, func(store.Layer) error { return nil }) // no image has it
+	require.NoError(t, err)
+	require.NoError(t, lock.Unlock())
+	for _, dir := range []string{"layers", "remnants", "tmp"} {
+		left, err := os.ReadDir(filepath.Join(e.Store.Root(), dir))
+		require.NoError(t, err)
+		require.Empty(t, left, dir)
+	}
 }

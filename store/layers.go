@@ -51,14 +51,13 @@ func (l Layer) Size() (int64, error) {
 	return size, nil
 }
 
-// peek reads the beginning of the layer's map.
 func (l Layer) peek() (size int64, generation uint32, err error) {
-	f, err := os.Open(filepath.Join(l.dir, fileHoles))
+	dir, err := os.OpenRoot(l.dir)
 	if err != nil {
 		return 0, 0, err
 	}
-	defer f.Close()
-	return holes.Peek(f)
+	defer dir.Close()
+	return peek(dir)
 }
 
 // tarID names the first generation of a layer's tar.

@@ -160,14 +160,29 @@ func openGeneration(path string, generation uint32) (*os.File, error) {
 		return nil, err
 	}
 	defer dir.Close()
-	f, m, err := openOwn(dir)
+	// The rest of its map says what it borrows itself, which is nothing to those who borrow from it.
+	_, have, err := peek(dir)
+	name := fileBlocks
+	if errors.Is(err, fs.ErrNotExist) {
+		name, err = fileTar, nil
+	}
+	if err == nil && have != generation {
+		err = fs.ErrNotExist
+	}
 	if err != nil {
 		return nil, err
 	}
-	if m.Generation != generation {
-		return nil, errors.Join(fs.ErrNotExist, f.Close())
+	return dir.Open(name)
+}
+
+// peek reads the beginning of the map of a layer, or of what is left of one.
+func peek(dir *os.Root) (size int64, generation uint32, err error) {
+	f, err := dir.Open(fileHoles)
+	if err != nil {
+		return 0, 0, err
 	}
-	return f, nil
+	defer f.Close()
+	return holes.Peek(f)
 }
 
 func (s *Store) remnantPath(id holes.TarID) string {
