@@ -33,6 +33,7 @@ bench: build ## Compare with other tools on this machine, writing bench/RESULTS.
 	@scripts/setup.sh bench
 	@scripts/debian-root.sh
 	@scripts/debian-roots.sh
+	@scripts/docker.sh
 	go run ./bench
 
 clean: ## Remove what was built here (not the caches of the tests and of Go)

@@ -96,8 +96,10 @@ func writeIndex(tarPath, indexPath string) error {
 
 // peakMemory is the largest resident set this process has had, in bytes. It is read from
 // proc(5) status: getrusage would count the parent's memory before exec, too.
-func peakMemory() (float64, error) {
-	status, err := os.ReadFile("/proc/self/status")
+func peakMemory() (float64, error) { return residentPeak("/proc/self/status") }
+
+func residentPeak(path string) (float64, error) {
+	status, err := os.ReadFile(path)
 	if err != nil {
 		return 0, err
 	}
@@ -107,7 +109,7 @@ func peakMemory() (float64, error) {
 			return float64(n) * 1024, err
 		}
 	}
-	return 0, errors.New("no VmHWM in /proc/self/status")
+	return 0, errors.New("no VmHWM in " + path)
 }
 
 // growChild copies a tar, repeating the contents of every file. Arguments: TAR GROWN TIMES.

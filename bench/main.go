@@ -78,6 +78,7 @@ func figures() []Figure {
 		{"read", readFigure},
 		{"dedup", dedupFigure},
 		{"roots", rootsFigure},
+		{"registry", registryFigure},
 	}
 }
 

@@ -143,6 +143,11 @@ func (w *archiveWriter) write(base, name string, layers int) error {
 			return err
 		}
 	}
+	return w.finish(name)
+}
+
+// finish writes config and manifest after the layers.
+func (w *archiveWriter) finish(name string) error {
 	config, err := json.Marshal(map[string]any{
 		"architecture": "amd64", "os": "linux", "config": map[string]any{},
 		"rootfs": map[string]any{"type": "layers", "diff_ids": w.diffIDs},
@@ -195,9 +200,12 @@ func (w *archiveWriter) smallLayer(n int) error {
 	if err := tw.Close(); err != nil {
 		return err
 	}
-	name := fmt.Sprintf("%d/layer.tar", n)
-	w.names, w.diffIDs = append(w.names, name), append(w.diffIDs, fmt.Sprintf("sha256:%x", sha256.Sum256(layer.Bytes())))
-	return w.file(name, layer.Bytes())
+	return w.layer(fmt.Sprintf("%d/layer.tar", n), layer.Bytes())
+}
+
+func (w *archiveWriter) layer(name string, content []byte) error {
+	w.names, w.diffIDs = append(w.names, name), append(w.diffIDs, fmt.Sprintf("sha256:%x", sha256.Sum256(content)))
+	return w.file(name, content)
 }
 
 func (w *archiveWriter) file(name string, content []byte) error {

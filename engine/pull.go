@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 
 	"golang.org/x/sync/errgroup"
 
@@ -16,6 +17,18 @@ import (
 // pulledAtOnce bounds the layers that are fetched at the same time, and with them memory and
 // connections; it is Docker's number, too.
 const pulledAtOnce = 3
+
+// pullMemory is what the garbage collector tries to stay below during a pull, in bytes. What is live, the
+// buffers of the layers that come at once and their decoders, is some 50 MB; the collector alone would let
+// twice of that pile up.
+const pullMemory = 64 << 20
+
+// boundMemory sets the limit, unless there is a lower one, and gives what takes it back.
+func boundMemory() (restore func()) {
+	before := debug.SetMemoryLimit(-1)
+	debug.SetMemoryLimit(min(before, pullMemory))
+	return func() { debug.SetMemoryLimit(before) }
+}
 
 // PullOptions says what to pull, and how.
 type PullOptions struct {
@@ -184,6 +197,7 @@ func (e *Engine) fetchCompanions(ctx context.Context, repo *registry.Repository,
 }
 
 func (e *Engine) fetchLayers(ctx context.Context, repo *registry.Repository, remote *remoteImage, pins *store.Pins, report Report) error {
+	defer boundMemory()()
 	layers := distinctLayers(remote.manifest, remote.config)
 	for _, l := range layers {
 		report.tell(Transfer{Blob: l.want.Digest, State: Waiting, Total: l.want.Size})

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	chunkSize = 1 << 20
+	chunkSize = 512 << 10
 	chunks    = 8 // how far the fastest consumer may be ahead of the slowest
 )
 
