@@ -211,31 +211,31 @@ func cutTar(path, from string, size int64, mark string) error {
 		_, err = io.WriteString(w, mark)
 	}
 	if err == nil {
-		_, err = copyEntries(w, tar.NewReader(in), size)
+		err = copyEntries(w, tar.NewReader(in), size)
 	}
 	return errors.Join(err, w.Close(), out.Close())
 }
 
-// copyEntries copies entries until their contents have size bytes, and tells whether that was all.
-func copyEntries(w *tar.Writer, r *tar.Reader, size int64) (end bool, err error) {
+// copyEntries copies entries until their contents have size bytes, or there are no more.
+func copyEntries(w *tar.Writer, r *tar.Reader, size int64) error {
 	for size > 0 {
 		h, err := r.Next()
 		if errors.Is(err, io.EOF) {
-			return true, nil
+			return nil
 		}
 		if err != nil {
-			return false, err
+			return err
 		}
 		if err := w.WriteHeader(h); err != nil {
-			return false, err
+			return err
 		}
 		n, err := io.Copy(w, r)
 		if err != nil {
-			return false, err
+			return err
 		}
 		size -= n
 	}
-	return false, nil
+	return nil
 }
 
 // splitArchive writes a docker-archive of an image whose layers share the entries of a tar.
@@ -261,7 +261,7 @@ func splitArchive(path, from, name string, layers int) error {
 		}
 		var layer bytes.Buffer
 		tw := tar.NewWriter(&layer)
-		if _, err := copyEntries(tw, r, size); err != nil {
+		if err := copyEntries(tw, r, size); err != nil {
 			return errors.Join(err, out.Close())
 		}
 		if err := errors.Join(tw.Close(), w.layer(filepath.Join(fmt.Sprint(n), "layer.tar"), layer.Bytes())); err != nil {
