@@ -17,7 +17,6 @@ $(BASE): $(wildcard scripts/base/*.go) scripts/base/go.mod scripts/base/go.sum
 	cd scripts/base && go run . -o ../../$(BASE)
 
 demo: build ## Set up, build, and show the main job on the embedded image
-	@scripts/setup.sh demo
 	@scripts/demo.sh
 
 test: build ## Set up, and run all tests, those that need root included

@@ -6,7 +6,7 @@ set -euo pipefail
 goal=${1:-test}
 
 # program:package
-needs=(tar:tar)
+needs=(make:make findmnt:util-linux umount:mount)
 if [ "$goal" != demo ]; then
   needs+=(
     mmdebstrap:mmdebstrap               # makes the Debian root
