@@ -18,6 +18,7 @@ if [ "$(id -u)" != 0 ]; then
 fi
 
 scripts/setup.sh test
+make base/image/base.tar.zst # embedded in what is tested
 scripts/conformance.sh
 "${as_root[@]}" scripts/debian-root.sh
 "${as_root[@]}" scripts/erofs-utils.sh

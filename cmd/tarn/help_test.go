@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"reflect"
 	"regexp"
 	"strings"
@@ -76,6 +77,21 @@ func examplesIn(text string) [][]string {
 		all = append(all, args)
 	}
 	return all
+}
+
+func TestExamplesOfReadme(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	require.NoError(t, err)
+	examples := 0
+	for line := range strings.Lines(string(readme)) {
+		if strings.HasPrefix(line, "    ") && strings.Contains(line, "bin/tarn ") {
+			for _, args := range examplesIn(line) {
+				requireValid(t, args)
+				examples++
+			}
+		}
+	}
+	require.Greater(t, examples, 5)
 }
 
 func TestExamplesAreFound(t *testing.T) {
