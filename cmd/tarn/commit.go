@@ -9,7 +9,10 @@ import (
 )
 
 func newCommitCmd(a *app) *cobra.Command {
-	var opts engine.CommitOptions
+	var (
+		opts    engine.CommitOptions
+		noPause bool
+	)
 	cmd := &cobra.Command{
 		Use:     "commit [flags] CONTAINER [NAME[:TAG]]",
 		GroupID: groupContainers,
@@ -18,7 +21,8 @@ func newCommitCmd(a *app) *cobra.Command {
 changed, if it changed anything. Print the image's ID.
 
 What is mounted in the container is not part of it: volumes, tmpfs, /proc, /etc/hosts and
-the like. Its command, environment and labels are the image's, as --change changes them.
+the like. The image has the container's command, environment and labels, as --change
+changes them.
 
 A container that runs is paused while its changes are read; --pause=false lets it go on,
 and what it writes meanwhile may be in the image or not.
@@ -33,6 +37,7 @@ The same changes, options and $SOURCE_DATE_EPOCH give the same ID.`,
 			if len(args) == 2 {
 				opts.Name = args[1]
 			}
+			opts.Pause = opts.Pause && !noPause
 			e, err := a.engine()
 			if err != nil {
 				return err
@@ -51,5 +56,6 @@ The same changes, options and $SOURCE_DATE_EPOCH give the same ID.`,
 	flags.StringArrayVarP(&opts.Changes, "change", "c", nil, "Dockerfile `instruction` to apply: CMD, ENTRYPOINT, ENV, EXPOSE, ...")
 	flags.StringVarP(&opts.Message, "message", "m", "", "`text` for the image's history")
 	flags.BoolVarP(&opts.Pause, "pause", "p", true, "pause the container while its changes are read")
+	flags.BoolVar(&noPause, "no-pause", false, "the same as --pause=false")
 	return cmd
 }
