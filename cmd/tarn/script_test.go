@@ -3,8 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"testing"
 
@@ -26,10 +28,12 @@ func TestMain(m *testing.M) {
 //	                                and nothing else
 //	image NAME [CHANGE...]          make an image of $BUSYBOX, a root file system's tar
 //
-// and the condition [base]: the image "base" is embedded.
+// and the conditions [base]: the image "base" is embedded, and [debian]: $DEBIAN, a Debian root file
+// system's tar, is there.
 func TestScripts(t *testing.T) {
 	testenv.RequireErofsFile(t)
 	busybox := testenv.BusyboxTar(t)
+	debian := filepath.Join(testenv.CacheDir(t), "debian.tar")
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
@@ -45,21 +49,29 @@ func TestScripts(t *testing.T) {
 			env.Setenv("TARN_ROOT", root)
 			env.Setenv("TARN_RUN", run)
 			env.Setenv("BUSYBOX", busybox)
+			env.Setenv("DEBIAN", debian)
 			return nil
 		},
-		Condition: condition,
+		Condition: func(name string) (bool, error) {
+			switch name {
+			case "base":
+				return there(base.ErrNotBuilt, func() (io.Closer, error) { return base.Open() })
+			case "debian":
+				return there(os.ErrNotExist, func() (io.Closer, error) { return os.Open(debian) })
+			default:
+				return false, fmt.Errorf("unknown condition %q", name)
+			}
+		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"exits": exits, "fails": fails, "image": makeImage,
 		},
 	})
 }
 
-func condition(name string) (bool, error) {
-	if name != "base" {
-		return false, fmt.Errorf("unknown condition %q", name)
-	}
-	f, err := base.Open()
-	if errors.Is(err, base.ErrNotBuilt) && os.Getenv("CI") == "" {
+// there tells whether something can be opened. In CI it is an error if it is missing.
+func there(missing error, open func() (io.Closer, error)) (bool, error) {
+	f, err := open()
+	if errors.Is(err, missing) && os.Getenv("CI") == "" {
 		return false, nil
 	}
 	if err != nil {
