@@ -128,6 +128,12 @@ type location struct {
 	insecure   bool
 }
 
+// valid tells whether that is a repository's name, so that nothing else gets into a URL.
+func (l location) valid() bool {
+	_, err := image.ParseReference(l.host + "/" + l.path)
+	return err == nil && l.host != "" && l.path != ""
+}
+
 type route struct {
 	origin  location
 	mirrors []location
@@ -144,12 +150,19 @@ func (c *routing) route(ref image.Reference) (route, error) {
 	}
 	var r route
 	r.origin = best.rewrite(ref, best.Location, best.Insecure)
+	if !r.origin.valid() {
+		return route{}, fmt.Errorf("%w: %s: location %q names no repository", ErrConfig, ref.Repository(), best.Location)
+	}
 	for _, m := range best.Mirrors {
 		if best.MirrorByDigestOnly && ref.Digest() == "" ||
 			m.PullFromMirror == "digest-only" && ref.Digest() == "" || m.PullFromMirror == "tag-only" && ref.Digest() != "" {
 			continue
 		}
-		r.mirrors = append(r.mirrors, best.rewrite(ref, m.Location, m.Insecure))
+		mirror := best.rewrite(ref, m.Location, m.Insecure)
+		if !mirror.valid() {
+			return route{}, fmt.Errorf("%w: %s: mirror %q names no repository", ErrConfig, ref.Repository(), m.Location)
+		}
+		r.mirrors = append(r.mirrors, mirror)
 	}
 	return r, nil
 }

@@ -91,13 +91,13 @@ func (p *progress) report(t engine.Transfer) {
 		p.begin()
 		p.begin = nil
 	}
+	changed := known == nil || known.State != t.State
 	if known == nil {
 		known = &transfer{Transfer: t}
 		known.rate.start(t.Done, time.Now())
 		p.byBlob[t.Blob] = known
 		p.transfers = append(p.transfers, known)
 	}
-	changed := known.State != t.State
 	if changed && t.State == engine.Running {
 		known.rate.start(t.Done, time.Now())
 	}
