@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/tarnfs/tarn/internal/format"
 )
 
 // version is set by the build: -ldflags '-X main.version=v1.2.3'.
@@ -66,7 +68,7 @@ func exitStatus(cmd *cobra.Command, err error) int {
 	return 1
 }
 
-// oneLine puts joined errors on one line.
+// oneLine puts joined errors on one line. They may quote what an image says.
 func oneLine(err error) string {
-	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' }), "; ")
+	return format.Printable(strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' }), "; "))
 }

@@ -123,6 +123,7 @@ func TestSizeAndEllipsis(t *testing.T) {
 	require.Equal(t, "short", format.Ellipsis("short", 5))
 	require.Equal(t, "shor…", format.Ellipsis("shorter", 5))
 	require.Equal(t, "a b", format.Ellipsis("a\n\tb", 5))
+	require.Equal(t, "\uFFFD[2J  a", format.Printable("\x1b[2J\t\na"))
 	require.Equal(t, "\uFFFD[2Jred \uFFFD", format.OneLine("\x1b[2Jred\r\n \x9b"))
 	require.Equal(t, "äö…", format.Ellipsis("äöüß", 3))
 }

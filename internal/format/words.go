@@ -56,10 +56,9 @@ func Size(bytes int64) string {
 	return fmt.Sprintf("%.4g%s", size, units[0])
 }
 
-// OneLine puts text that may come from anywhere on one line, with nothing in it that a terminal would
-// obey.
-func OneLine(text string) string {
-	text = strings.Map(func(r rune) rune {
+// Printable replaces what a terminal would obey in text that may come from anywhere.
+func Printable(text string) string {
+	return strings.Map(func(r rune) rune {
 		switch {
 		case unicode.IsSpace(r):
 			return ' '
@@ -68,7 +67,11 @@ func OneLine(text string) string {
 		}
 		return r
 	}, text)
-	return strings.Join(strings.Fields(text), " ")
+}
+
+// OneLine makes text printable and puts it on one line, with single spaces.
+func OneLine(text string) string {
+	return strings.Join(strings.Fields(Printable(text)), " ")
 }
 
 // Ellipsis shortens what OneLine gives to at most length characters, the last of them then "…".
