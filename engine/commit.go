@@ -37,7 +37,7 @@ func (e *Engine) Commit(ctx context.Context, key string, opts CommitOptions) (im
 	if err != nil {
 		return "", err
 	}
-	c, err := e.container(key)
+	c, err := e.container(ctx, key)
 	if err != nil {
 		return "", err
 	}

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -88,7 +89,7 @@ type ContainerState struct {
 }
 
 // container finds a container by name, ID, or the beginning of an ID.
-func (e *Engine) container(key string) (*Container, error) {
+func (e *Engine) container(ctx context.Context, key string) (*Container, error) {
 	record, err := e.Store.Container(key)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, fmt.Errorf("%w: %s (see 'tarn ps -a')", ErrNoContainer, key)
@@ -96,16 +97,57 @@ func (e *Engine) container(key string) (*Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	return loadContainer(record)
+	return loadContainer(ctx, record)
 }
 
 // loadContainer reads the state, and corrects what it says if that is not so any more.
-func loadContainer(record *store.Container) (*Container, error) {
+func loadContainer(ctx context.Context, record *store.Container) (*Container, error) {
 	c := &Container{Container: record, State: ContainerState{Status: StatusCreated}}
 	if c.readSettings(); c.State.Status == StatusDamaged {
 		return c, nil
 	}
-	return c, c.reload()
+	if err := c.reload(); err != nil {
+		return nil, err
+	}
+	return c, c.settle(ctx)
+}
+
+// settleTime bounds how long a look at a container waits for what is about to be written down.
+const settleTime = time.Second
+
+// settle lets the container's own tarn write down what has just happened: that it runs, for which it
+// has the container's lock, or how it ended. Otherwise who is told by a container that it is there
+// would not find it.
+func (c *Container) settle(ctx context.Context) error {
+	if c.State.Status != StatusCreated && !c.lost() || !c.Settings.Owner.alive() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	if c.lost() {
+		c.awaitRecord(ctx)
+		return c.reload()
+	}
+	lock, err := c.Lock(ctx)
+	if err != nil {
+		return nil // it takes its time, or was removed: then it is as it was seen
+	}
+	return errors.Join(c.reload(), lock.Unlock())
+}
+
+// awaitRecord waits until the end of a process that was recorded is recorded, or nobody is there to do
+// so.
+func (c *Container) awaitRecord(ctx context.Context) {
+	for pause := time.Millisecond; ctx.Err() == nil; pause = min(2*pause, 50*time.Millisecond) {
+		var state ContainerState
+		if err := c.ReadState(&state); err != nil || state.Status != StatusRunning || !c.Settings.Owner.alive() {
+			return // also if it is gone
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
 }
 
 func (c *Container) readSettings() {
@@ -136,10 +178,16 @@ func (c *Container) reload() error {
 // Running tells whether the container's first process is there.
 func (c *Container) Running() bool { return c.State.Status == StatusRunning }
 
-// abandoned tells whether the container was to be removed at its end, and those who were to do so
-// are gone.
-func (c *Container) abandoned() bool {
-	return c.Settings.Host.AutoRemove && !c.Running() && !c.Settings.Owner.alive()
+// lost tells whether the container has ended and nobody has written down how.
+func (c *Container) lost() bool {
+	return c.State.Status == StatusExited && c.State.ExitCode == exitLost && c.State.FinishedAt.IsZero()
+}
+
+// orphaned tells whether there is something left to do at the container's end, and those who were to
+// do it are gone.
+func (c *Container) orphaned() bool {
+	todo := c.Running() || c.lost() || c.Settings.Host.AutoRemove
+	return todo && c.State.Status != StatusDamaged && !c.Settings.Owner.alive()
 }
 
 // gone tells whether the container was removed since it was found.

@@ -18,7 +18,7 @@ type Change struct {
 // change are changed too, and of a deleted directory only itself is listed. What is mounted in the
 // container is not looked at.
 func (e *Engine) Diff(ctx context.Context, key string) ([]Change, error) {
-	c, err := e.container(key)
+	c, err := e.container(ctx, key)
 	if err != nil {
 		return nil, err
 	}

@@ -19,7 +19,7 @@ type ExportOptions struct {
 // Export writes a tar of a container's whole root file system, running or not: what Mount shows. What
 // is mounted in the container is not in it. A file is whole or not there.
 func (e *Engine) Export(ctx context.Context, opts ExportOptions) error {
-	c, err := e.container(opts.Container)
+	c, err := e.container(ctx, opts.Container)
 	if err != nil {
 		return err
 	}

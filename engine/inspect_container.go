@@ -72,8 +72,8 @@ type EndpointReport struct {
 }
 
 // InspectContainer describes a container.
-func (e *Engine) InspectContainer(_ context.Context, key string) (*ContainerReport, error) {
-	c, err := e.container(key)
+func (e *Engine) InspectContainer(ctx context.Context, key string) (*ContainerReport, error) {
+	c, err := e.container(ctx, key)
 	if err != nil {
 		return nil, err
 	}

@@ -16,7 +16,7 @@ import (
 // name, and gives the directory. It stays there until Umount, or a reboot. An image's cannot be
 // written; a container's is the container's own, running or not: what is written there it finds.
 func (e *Engine) Mount(ctx context.Context, ref string) (string, error) {
-	c, err := e.container(ref)
+	c, err := e.container(ctx, ref)
 	if errors.Is(err, ErrNoContainer) {
 		return e.mountImage(ctx, ref)
 	}
@@ -100,7 +100,7 @@ type MountRow struct {
 }
 
 // Mounts lists what Mount shows, by path.
-func (e *Engine) Mounts(_ context.Context) ([]MountRow, error) {
+func (e *Engine) Mounts(ctx context.Context) ([]MountRow, error) {
 	entries, err := os.ReadDir(e.mountPath(""))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
@@ -116,7 +116,7 @@ func (e *Engine) Mounts(_ context.Context) ([]MountRow, error) {
 		} else if !there {
 			continue
 		}
-		if err := e.nameMount(&row); err != nil {
+		if err := e.nameMount(ctx, &row); err != nil {
 			return nil, err
 		}
 		rows = append(rows, row)
@@ -125,8 +125,8 @@ func (e *Engine) Mounts(_ context.Context) ([]MountRow, error) {
 }
 
 // nameMount finds what is mounted. It may have been removed since.
-func (e *Engine) nameMount(row *MountRow) error {
-	c, err := e.container(row.ID)
+func (e *Engine) nameMount(ctx context.Context, row *MountRow) error {
+	c, err := e.container(ctx, row.ID)
 	if err == nil {
 		row.Name = c.Name
 		return nil
@@ -143,8 +143,8 @@ func (e *Engine) nameMount(row *MountRow) error {
 }
 
 // Umount takes away what Mount made.
-func (e *Engine) Umount(_ context.Context, ref string) error {
-	id, err := e.mountedID(ref)
+func (e *Engine) Umount(ctx context.Context, ref string) error {
+	id, err := e.mountedID(ctx, ref)
 	if err != nil {
 		return err
 	}
@@ -156,8 +156,8 @@ func (e *Engine) Umount(_ context.Context, ref string) error {
 }
 
 // mountedID finds what ref may mean. What was removed since it was mounted is found by its ID.
-func (e *Engine) mountedID(ref string) (string, error) {
-	c, err := e.container(ref)
+func (e *Engine) mountedID(ctx context.Context, ref string) (string, error) {
+	c, err := e.container(ctx, ref)
 	if err == nil {
 		return c.ID, nil
 	}

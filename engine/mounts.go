@@ -134,7 +134,9 @@ func (m *MountPoint) apply(options []string) error {
 			m.RW = false
 		case "z", "Z":
 			// A label for SELinux: hosts without it have nothing to do, as in Docker.
-		case "private", "rprivate", "slave", "rslave":
+		case "consistent", "cached", "delegated":
+			// Of Docker on other systems than Linux.
+		case "private", "rprivate", "slave", "rslave", "shared", "rshared":
 			if m.Type != mountBind {
 				return fmt.Errorf("%w: %s is for paths of the host", ErrOption, option)
 			}
@@ -145,7 +147,7 @@ func (m *MountPoint) apply(options []string) error {
 			}
 			m.NoCopy = true
 		default:
-			return fmt.Errorf("%w: option %q: use ro, rw, z, Z, nocopy, rprivate, private, rslave or slave", ErrOption, option)
+			return fmt.Errorf("%w: option %q: use ro, rw, z, Z, nocopy, [r]private, [r]shared or [r]slave", ErrOption, option)
 		}
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/tarnfs/tarn/container"
 	"github.com/tarnfs/tarn/image"
@@ -62,8 +63,8 @@ func (f *ContainerFilter) add(key, value string) error {
 	return nil
 }
 
-// Containers lists containers, the newest first. Those that were to be removed at their end, and
-// were not because tarn was killed, are removed now.
+// Containers lists containers, the newest first. What tarn could not do because it was killed is done
+// now: containers that outlived it are ended, and those that were to be removed at their end are.
 func (e *Engine) Containers(ctx context.Context, filter ContainerFilter) ([]*Container, error) {
 	ancestors, err := e.ancestors(filter.Ancestors)
 	if err != nil {
@@ -75,15 +76,17 @@ func (e *Engine) Containers(ctx context.Context, filter ContainerFilter) ([]*Con
 	}
 	var list []*Container
 	for _, record := range records {
-		c, err := loadContainer(record)
+		c, err := loadContainer(ctx, record)
 		if err != nil {
 			return nil, err
 		}
-		if c.abandoned() {
+		if c.orphaned() {
 			if err := e.collect(ctx, c); err != nil {
 				return nil, fmt.Errorf("container %s: %w", c.Name, err)
 			}
-			continue
+			if c.Settings.Host.AutoRemove {
+				continue
+			}
 		}
 		selected, err := filter.selects(c, ancestors)
 		if err != nil {
@@ -96,7 +99,8 @@ func (e *Engine) Containers(ctx context.Context, filter ContainerFilter) ([]*Con
 	return list, nil
 }
 
-// collect removes an abandoned container, unless someone else just did.
+// collect does for a container what its own tarn would have done at its end, unless someone else just
+// did.
 func (e *Engine) collect(ctx context.Context, c *Container) (err error) {
 	lock, err := c.Lock(ctx)
 	if errors.Is(err, os.ErrNotExist) {
@@ -109,7 +113,22 @@ func (e *Engine) collect(ctx context.Context, c *Container) (err error) {
 	if c.gone() {
 		return nil
 	}
-	return errors.Join(container.RemoveCgroup(cgroupPath(c.ID)), e.discard(c))
+	if err := c.reload(); err != nil || !c.orphaned() {
+		return err
+	}
+	if c.Running() {
+		if err := c.kill(ctx); err != nil {
+			return err
+		}
+	}
+	if err := container.RemoveCgroup(cgroupPath(c.ID)); err != nil {
+		return err
+	}
+	if c.Settings.Host.AutoRemove {
+		return e.discard(c)
+	}
+	c.State.Status, c.State.Process, c.State.ExitCode, c.State.FinishedAt = StatusExited, processID{}, exitLost, time.Now().UTC()
+	return c.WriteState(c.State)
 }
 
 // ancestors finds the images; one that is not there selects nothing.

@@ -25,7 +25,7 @@ type RemoveOptions struct {
 // RemoveContainer removes a container with all that it has written. One that runs is refused
 // without Force.
 func (e *Engine) RemoveContainer(ctx context.Context, key string, opts RemoveOptions) (err error) {
-	c, err := e.container(key)
+	c, err := e.container(ctx, key)
 	if err != nil {
 		return err
 	}
@@ -60,7 +60,7 @@ func (e *Engine) makeRemovable(ctx context.Context, c *Container, opts RemoveOpt
 	}
 	if c.Running() {
 		if !opts.Force {
-			return fmt.Errorf("%w: end it first, or use -f", ErrRunning)
+			return fmt.Errorf("%w: stop it first, or use -f", ErrRunning)
 		}
 		if err := c.kill(ctx); err != nil {
 			return err
@@ -75,22 +75,7 @@ func (e *Engine) makeRemovable(ctx context.Context, c *Container, opts RemoveOpt
 
 // kill ends the container's first process, and so all of them, and waits for that.
 func (c *Container) kill(ctx context.Context) error {
-	process, err := sys.PidFD(c.State.Process.PID)
-	if errors.Is(err, os.ErrProcessDone) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer process.Close()
-	// The number may have been given to another process between the look and the open.
-	if !c.State.Process.alive() {
-		return nil
-	}
-	if err := sys.SignalPidFD(process, killSignal); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return err
-	}
-	return sys.AwaitExit(ctx, process)
+	return c.signal(func(process *os.File) error { return end(ctx, process, killSignal, -1) })
 }
 
 // unmountForRemoval takes away what "tarn mount" made.

@@ -32,9 +32,9 @@ type attachment struct {
 // errNotTerminal is what Docker says in the same place.
 var errNotTerminal = errors.New("the input is not a terminal: leave out -t, or -i")
 
-// prepare fills in the standard files. A terminal of ours is not handed to a container: it could
-// read there what is typed for others, and would believe to have one without -t. Pipes and
-// files are, so that no byte takes a detour.
+// prepare fills in the standard files. Pipes and sockets are handed to the container, so that no
+// byte takes a detour. Nothing else of the host's is, for the container's root could open it again:
+// a file that is only read here for writing, or a terminal to read what is typed for others.
 func (a *attachment) prepare(spec *specs.Spec, cfg *container.Config) (err error) {
 	if a.terminal {
 		if a.interactive && !isTerminal(a.Stdin) {
@@ -53,14 +53,33 @@ func (a *attachment) prepare(spec *specs.Spec, cfg *container.Config) (err error
 	if cfg.Stdout, err = a.output(a.Stdout); err != nil {
 		return err
 	}
+	if sameFile(a.Stdout, a.Stderr) {
+		cfg.Stderr = cfg.Stdout // what is written to both keeps its order
+		return nil
+	}
 	cfg.Stderr, err = a.output(a.Stderr)
 	return err
 }
 
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 
+// sameFile tells whether two descriptors are of one open file, as after "2>&1".
+func sameFile(a, b *os.File) bool {
+	of, err := a.Stat()
+	if err != nil {
+		return false
+	}
+	other, err := b.Stat()
+	return err == nil && os.SameFile(of, other)
+}
+
+// input gives what the container reads: f itself, or a copy of it; nil for nothing.
 func (a *attachment) input(f *os.File) (*os.File, error) {
-	if !isTerminal(f) {
+	kind, err := sys.StreamOf(f)
+	if err != nil || kind == sys.StreamNull {
+		return nil, err
+	}
+	if kind == sys.StreamPipe {
 		return f, nil
 	}
 	r, w, err := os.Pipe()
@@ -75,8 +94,13 @@ func (a *attachment) input(f *os.File) (*os.File, error) {
 	return r, nil
 }
 
+// output gives where the container writes: f itself, or a pipe that is copied to it; nil for nowhere.
 func (a *attachment) output(f *os.File) (*os.File, error) {
-	if !isTerminal(f) {
+	kind, err := sys.StreamOf(f)
+	if err != nil || kind == sys.StreamNull {
+		return nil, err
+	}
+	if kind == sys.StreamPipe {
 		return f, nil
 	}
 	r, w, err := os.Pipe()
@@ -85,7 +109,7 @@ func (a *attachment) output(f *os.File) (*os.File, error) {
 	}
 	a.files = append(a.files, w)
 	a.outputs = append(a.outputs, func() {
-		_, _ = io.Copy(f, r) // ends when the last process that can write has
+		_, _ = io.Copy(f, r) // ends when the last process that can write has, or f takes no more
 		_ = r.Close()
 	})
 	return w, nil
@@ -112,17 +136,11 @@ func proxied() []os.Signal {
 		syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGTERM,
 		syscall.SIGCONT, syscall.SIGWINCH, syscall.SIGIO, syscall.SIGPWR,
 	}
-	for n := signalRTMin; n <= signalRTMax; n++ {
+	for n := sys.SIGRTMIN; n <= sys.SIGRTMAX; n++ {
 		signals = append(signals, n)
 	}
 	return signals
 }
-
-// The real-time signals that programs use, see signal(7). The two before are the C library's.
-const (
-	signalRTMin = syscall.Signal(34)
-	signalRTMax = syscall.Signal(64)
-)
 
 // serve copies and passes on signals until the process ends, and gives its status.
 func (a *attachment) serve(ctx context.Context, p *container.Process) (int, error) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 	"syscall"
 
 	"github.com/tarnfs/tarn/internal/copytree"
@@ -18,7 +19,9 @@ func (e *Engine) prepareMounts(c *Container, root *os.File) error {
 		var err error
 		switch m.Type {
 		case mountBind:
-			err = makeMissing(m.Source)
+			if err = makeMissing(m.Source); err == nil {
+				err = checkPropagation(m)
+			}
 		case mountVolume:
 			durable := !c.Settings.Host.AutoRemove || !m.Anonymous
 			_, err = e.Store.MakeVolume(m.Name, durable, func(dir *os.File) error {
@@ -42,6 +45,25 @@ func makeMissing(path string) error {
 		return os.MkdirAll(path, 0o755)
 	}
 	return err
+}
+
+// checkPropagation refuses what would do nothing: from a mount that tells nobody of its events, there
+// is nothing to hear.
+func checkPropagation(m MountPoint) error {
+	kind := strings.TrimPrefix(m.Propagation, "r")
+	if kind != "shared" && kind != "slave" {
+		return nil
+	}
+	source, err := sys.OpenSource(m.Source)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	shared, slave, err := sys.Propagation(source)
+	if err != nil || shared || slave && kind == "slave" {
+		return err
+	}
+	return fmt.Errorf("%w: %s: %s is not on a shared mount: use 'mount --make-shared', or leave that out", ErrOption, m.Propagation, m.Source)
 }
 
 // copyUp fills a new volume with what the image has at its place, owner and mode included.

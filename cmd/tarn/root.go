@@ -66,6 +66,8 @@ outlive a reboot lie below --run.`,
 	root.AddCommand(
 		newRunCmd(a),
 		newPsCmd(a),
+		newStopCmd(a),
+		newKillCmd(a),
 		newRmCmd(a),
 		newDiffCmd(a),
 		newCommitCmd(a),
