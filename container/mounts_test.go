@@ -93,7 +93,7 @@ func TestBindMounts(t *testing.T) {
 		"no such file":        {Destination: "/x", Source: dir + "/missing", Options: []string{"bind"}},
 		"not an absolute":     {Destination: "/x", Source: "relative", Options: []string{"bind"}},
 		`has no option "mad"`: {Destination: "/x", Source: dir, Options: []string{"bind", "mad"}},
-		"on a directory only": {Destination: "/made/for/file", Source: dir, Options: []string{"bind"}},
+		"is no directory":     {Destination: "/made/for/file", Source: dir, Options: []string{"bind"}},
 		"the root is given":   {Destination: "/..", Source: dir, Options: []string{"bind"}},
 		"inside /proc":        {Destination: "/proc/sys", Source: dir, Options: []string{"bind"}},
 		"idmap":               {Destination: "/x", Source: dir, Options: []string{"bind", "idmap"}},
@@ -197,7 +197,7 @@ func TestWorkingDirectory(t *testing.T) {
 
 	b.spec.Process.Cwd = "/probe"
 	_, err = b.start()
-	require.ErrorContains(t, err, "working directory: mount point /probe")
+	require.ErrorContains(t, err, "working directory: bad container specification: /probe is no directory")
 
 	b = newBox(t)
 	b.mkdir("private")
