@@ -285,3 +285,31 @@ func TestHistories(t *testing.T) {
 	requireEmpty(t, h.Engine, "layers")
 	requireEmpty(t, h.Engine, "tmp")
 }
+
+// TestDebianRootsBorrow: two Debian roots as they are on two days.
+func TestDebianRootsBorrow(t *testing.T) {
+	testenv.RequireTool(t, "tar")
+	h := newHoard(t, engine.Options{Driver: "erofs"})
+	testenv.RequireErofsFile(t)
+	dir := testenv.DebianDir(t)
+	mustRun(t, "sh", "-euc", `cd "$0"
+		find usr/share/doc var/lib -type d | xargs touch -d @1750000000; rm -r usr/share/perl5 usr/share/man/de
+		cp -a usr/bin/git opt/git; echo more >> etc/motd; head -c 3000000 /dev/urandom > opt/new; truncate -s 9M opt/sparse
+		mv usr/share/zoneinfo usr/share/aaa; chmod 700 usr/lib/git-core`, dir)
+	first, err := os.ReadFile(testenv.DebianTar(t))
+	require.NoError(t, err)
+	h.put("first", first)
+	path := filepath.Join(testenv.TempDir(t), "second.tar")
+	mustRun(t, "tar", "-C", dir, "--sort=name", "--format=pax", "--pax-option=delete=atime,delete=ctime", "--xattrs", "--acls", "--numeric-owner", "-S", "-cf", path, ".")
+	second, err := os.ReadFile(path)
+	require.NoError(t, err)
+	h.put("second", second)
+	h.wants["second"] = dir
+	require.Less(t, h.layerDisk("second"), int64(25_000_000))
+	h.remove("first")
+	require.Less(t, h.disk("remnants"), int64(270_000_000))
+	h.whole("second")
+	h.mounted("second")
+	h.remove("second")
+	require.Empty(t, h.remnants())
+}
