@@ -276,3 +276,37 @@ func TestImagesOfOtherToolsComeBackTheSame(t *testing.T) {
 		}
 	})
 }
+
+func TestImagesOfDockerComeBackTheSame(t *testing.T) {
+	docker := testenv.Docker(t)
+	reg, fresh := testenv.StartRegistry(t, testenv.RegistryOptions{}), testenv.StartRegistry(t, testenv.RegistryOptions{})
+	tar := testenv.BusyboxTar(t)
+	name := reg.Host + "/docker/app"
+	docker("import", "--change", `CMD ["sh"]`, tar, name)
+	docker("push", "--quiet", name)
+	e := newEngine(t)
+	pulled, err := e.Pull(t.Context(), name, engine.PullOptions{})
+	require.NoError(t, err)
+	require.Equal(t, reg.Header("/v2/docker/app/manifests/latest").Get("Docker-Content-Digest"), string(pulled.Digest))
+	require.Equal(t, strings.TrimSpace(docker("images", "--no-trunc", "--quiet", name)), string(pulled.ID))
+
+	gone, err := e.Compact(t.Context(), nil)
+	require.NoError(t, err)
+	require.Len(t, gone, 1, "Docker compresses with Go's gzip")
+	pushed, err := e.Push(t.Context(), name, fresh.Host+"/back", engine.PushOptions{})
+	require.NoError(t, err)
+	require.Equal(t, pulled.Digest, pushed.Digest)
+	docker("rmi", "--force", string(pulled.ID))
+	docker("pull", "--quiet", fresh.Host+"/back")
+	require.Equal(t, string(pulled.ID), strings.TrimSpace(docker("images", "--no-trunc", "--quiet", fresh.Host+"/back")))
+
+	f, err := os.Open(tar)
+	require.NoError(t, err)
+	defer f.Close()
+	id, err := e.Import(t.Context(), f, engine.ImportOptions{Name: fresh.Host + "/tarn"})
+	require.NoError(t, err)
+	_, err = e.Push(t.Context(), fresh.Host+"/tarn", "", engine.PushOptions{})
+	require.NoError(t, err)
+	docker("pull", "--quiet", fresh.Host+"/tarn")
+	require.Equal(t, string(id), strings.TrimSpace(docker("images", "--no-trunc", "--quiet", fresh.Host+"/tarn")))
+}
