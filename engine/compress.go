@@ -24,8 +24,8 @@ const (
 )
 
 const (
-	// defaultGzipLevel takes three quarters of the time of level 6, which others use, for 3 % more bytes.
-	defaultGzipLevel = 4
+	// defaultGzipLevel takes half the time of level 6, which others use, for 9 % more bytes.
+	defaultGzipLevel = 2
 	defaultZstdLevel = 3
 	// gzipBlock is what is compressed at a time by each of the threads; it decides about the bytes.
 	gzipBlock = 1 << 20

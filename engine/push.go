@@ -216,15 +216,18 @@ func (p *push) layersAndConfig(ctx context.Context) (raw []byte, mediaType strin
 			return err
 		})
 	}
+	config := p.manifest.Config
+	group.Go(func() error {
+		if _, err := p.upload(groupCtx, config, bytesContent(config, p.config)); err != nil {
+			return fmt.Errorf("config: %w", err)
+		}
+		return nil
+	})
 	if err := group.Wait(); err != nil {
 		return nil, "", err
 	}
 	for i, l := range p.manifest.Layers {
 		layers[i] = layers[first[l.Digest]]
-	}
-	config := p.manifest.Config
-	if _, err := p.upload(ctx, config, bytesContent(config, p.config)); err != nil {
-		return nil, "", fmt.Errorf("config: %w", err)
 	}
 	if slices.EqualFunc(layers, p.manifest.Layers, func(a, b image.Descriptor) bool { return a.Digest == b.Digest }) {
 		return p.raw, p.manifest.MediaType, nil

@@ -41,7 +41,7 @@ already, in this repository or in another from which it can be taken, is not sen
 	flags := cmd.Flags()
 	reg.add(flags)
 	flags.StringVar(&opts.Compression, "compression", "gzip", "`how` layers made here are compressed: gzip, zstd or none")
-	flags.IntVar(&opts.Level, "compression-level", 0, "`level` of the compression (default: 4 for gzip, 3 for zstd)")
+	flags.IntVar(&opts.Level, "compression-level", 0, "`level` of the compression (default: 2 for gzip, 3 for zstd)")
 	flags.BoolVar(&opts.Recompress, "force-compression", false, "compress all layers so; the digests are new then")
 	flags.BoolVar(&opts.All, "all", false, "send signatures and other referrers that 'tarn pull --all' fetched with the image, too")
 	flags.BoolVarP(&quiet, "quiet", "q", false, "print only the name with its digest")
