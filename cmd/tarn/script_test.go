@@ -36,6 +36,7 @@ func TestScripts(t *testing.T) {
 	debian := filepath.Join(testenv.CacheDir(t), "debian.tar")
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
+		WorkdirRoot:         testenv.TempDir(t), // on a disk, and gone at the end
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		ContinueOnError:     true,
