@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"bytes"
+	"encoding/base64"
 	"io"
 	"net/http"
 	"os"
@@ -309,4 +310,43 @@ func TestImagesOfDockerComeBackTheSame(t *testing.T) {
 	require.NoError(t, err)
 	docker("pull", "--quiet", fresh.Host+"/tarn")
 	require.Equal(t, string(id), strings.TrimSpace(docker("images", "--no-trunc", "--quiet", fresh.Host+"/tarn")))
+}
+
+// A token may expire while a layer is compressed and sent: what has been read of it is read again.
+func TestPushOutlivesItsToken(t *testing.T) {
+	reg := testenv.StartRegistry(t, testenv.RegistryOptions{Auth: testenv.TokenServer(t, "alice", "secret")})
+	proxy := testenv.StartProxy(t, reg.Host)
+	docker := t.TempDir()
+	t.Setenv("DOCKER_CONFIG", docker)
+	require.NoError(t, os.WriteFile(filepath.Join(docker, "config.json"),
+		[]byte(`{"auths": {"`+proxy.Host+`": {"auth": "`+base64.StdEncoding.EncodeToString([]byte("alice:secret"))+`"}}}`), 0o600))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, reg.URL("/v2/"), nil)
+	require.NoError(t, err)
+	res, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	require.NoError(t, res.Body.Close())
+	challenge := res.Header.Get("WWW-Authenticate")
+	require.Contains(t, challenge, "Bearer")
+
+	var expired atomic.Int64
+	proxy.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodPatch && expired.Add(1) == 1 {
+			_, _ = io.CopyN(io.Discard, r.Body, 1<<20)
+			w.Header().Set("WWW-Authenticate", challenge+`,scope="repository:app:pull,push"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return true
+		}
+		return false
+	})
+	e := newEngine(t)
+	tar := layerTar(t, 1, 12<<20)
+	_, err = e.Import(t.Context(), bytes.NewReader(tar), engine.ImportOptions{Name: proxy.Host + "/app"})
+	require.NoError(t, err)
+	_, err = e.Push(t.Context(), proxy.Host+"/app", "", engine.PushOptions{})
+	require.NoError(t, err)
+	require.Greater(t, expired.Load(), int64(1))
+	second := newEngine(t)
+	_, err = second.Pull(t.Context(), proxy.Host+"/app", engine.PullOptions{})
+	require.NoError(t, err)
+	requireLayer(t, second, tar)
 }

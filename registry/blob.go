@@ -17,9 +17,6 @@ var (
 	errShort   = errors.New("the connection ended too early")
 )
 
-// stallTime is how long a blob may send nothing before the connection is given up and made anew.
-const stallTime = time.Minute
-
 // Blob is a blob being read. It is read from the registry, again from where it broke off when the
 // connection is cut, until all of it has come, or too many attempts in a row have brought nothing.
 type Blob struct {
@@ -98,8 +95,8 @@ func (b *Blob) open() (*body, error) {
 		cancel(nil)
 		return nil, err
 	}
-	body := &body{ReadCloser: res.Body, cancel: cancel}
-	body.timer = time.AfterFunc(stallTime, func() { cancel(errStalled) })
+	body := &body{ReadCloser: res.Body, cancel: cancel, stall: b.repo.client.stall}
+	body.timer = time.AfterFunc(body.stall, func() { cancel(errStalled) })
 	if err := b.skipTo(res, body); err != nil {
 		_ = body.Close()
 		return nil, err
@@ -139,13 +136,14 @@ func (b *Blob) Close() error {
 type body struct {
 	io.ReadCloser
 	cancel context.CancelCauseFunc
+	stall  time.Duration
 	timer  *time.Timer
 }
 
 func (b *body) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if n > 0 {
-		b.timer.Reset(stallTime)
+		b.timer.Reset(b.stall)
 	}
 	if err != nil && !errors.Is(err, io.EOF) && !b.timer.Stop() {
 		err = fmt.Errorf("%w: %w", errStalled, err)

@@ -48,6 +48,7 @@ type Client struct {
 	opts    Options
 	conf    *routing
 	backoff time.Duration // before the first repetition; doubled each time
+	stall   time.Duration // how long a blob may send nothing before its connection is given up
 }
 
 // New reads registries.conf.
@@ -56,7 +57,7 @@ func New(opts Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{opts: opts, conf: conf, backoff: 200 * time.Millisecond}, nil
+	return &Client{opts: opts, conf: conf, backoff: 200 * time.Millisecond, stall: time.Minute}, nil
 }
 
 // Access is what a Repository is used for: it decides what a token is asked for.
