@@ -41,8 +41,9 @@ func TestBlobThatStallsIsAskedForAgain(t *testing.T) {
 	blob := blobFrom(t, func(w http.ResponseWriter, r *http.Request) {
 		from := 0
 		if at := r.Header.Get("Range"); at != "" {
-			_, err := fmt.Sscanf(at, "bytes=%d-", &from)
-			require.NoError(t, err)
+			if _, err := fmt.Sscanf(at, "bytes=%d-", &from); err != nil {
+				t.Error(err)
+			}
 			w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, len(data)-1, len(data)))
 			w.Header().Set("Content-Length", fmt.Sprint(len(data)-from))
 			w.WriteHeader(http.StatusPartialContent)
