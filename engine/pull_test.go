@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -330,20 +331,13 @@ func TestPullsAtOnceFetchALayerOnce(t *testing.T) {
 	r.pushImage("one", "latest", image.HostPlatform(), gzipLayer(t, shared), gzipLayer(t, a))
 	r.pushImage("two", "latest", image.HostPlatform(), gzipLayer(t, b), gzipLayer(t, shared))
 	e := newEngine(t)
-	var running sync.WaitGroup
+	var running []*exec.Cmd
 	for i := range 6 {
-		running.Go(func() {
-			// Each opens the store itself, as another process would.
-			e, err := engine.Open(engine.Options{Root: e.Store.Root(), Run: e.Store.Run()})
-			if err == nil {
-				_, err = e.Pull(t.Context(), proxy.Host+"/"+[]string{"one", "two"}[i%2], engine.PullOptions{})
-			}
-			if err != nil {
-				t.Error(err)
-			}
-		})
+		running = append(running, pullElsewhere(t, e, proxy.Host+"/"+[]string{"one", "two"}[i%2]))
 	}
-	running.Wait()
+	for _, cmd := range running {
+		require.NoError(t, cmd.Wait(), cmd.Stderr)
+	}
 	blobs := map[string]int{}
 	for _, request := range proxy.Requests() {
 		if strings.Contains(request, "/blobs/") {

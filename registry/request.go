@@ -81,7 +81,10 @@ func clamp(d time.Duration) time.Duration { return min(max(d, 0), maxWait) }
 
 // passes tells whether an error may be gone when one tries again.
 func passes(err error) bool {
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) && !isTimeout(err) {
+	if errors.Is(err, errStalled) {
+		return true // also where the way to give it up was to cancel the request
+	}
+	if errors.Is(err, context.Canceled) {
 		return false
 	}
 	if status, ok := errors.AsType[*statusError](err); ok {
@@ -91,7 +94,7 @@ func passes(err error) bool {
 		return passesStatus(refused.StatusCode)
 	}
 	for _, reason := range []error{
-		io.ErrUnexpectedEOF, io.EOF, errStalled, errShort, errResend,
+		io.ErrUnexpectedEOF, io.EOF, errShort, errResend,
 		syscall.ECONNRESET, syscall.ECONNABORTED, syscall.EPIPE, syscall.ECONNREFUSED, syscall.ETIMEDOUT,
 	} {
 		if errors.Is(err, reason) {
