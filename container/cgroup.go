@@ -1,114 +1,235 @@
 package container
 
 import (
-	"bufio"
-	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/tarnfs/tarn/internal/sys"
 )
 
-// cgroupRoot is where every distribution mounts the hierarchies.
-const cgroupRoot = "/sys/fs/cgroup"
-
-// hierarchy is a cgroup hierarchy of the host: where it is mounted, and the cgroup in it that this
-// program is in.
-type hierarchy struct{ mount, self string }
-
-// hierarchies are the host's: unified is the cgroup2 one, its mount "" if there is none; legacy
-// are those of version 1. With both it is called hybrid.
-type hierarchies struct {
-	unified hierarchy
-	legacy  []hierarchy
-}
-
-// findHierarchies reads /proc/self/cgroup (cgroups(7)) and believes a mount only if it is of the
-// kind it should be.
-func findHierarchies() (hierarchies, error) {
-	text, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		return hierarchies{}, err
-	}
-	var h hierarchies
-	for s := bufio.NewScanner(bytes.NewReader(text)); s.Scan(); {
-		fields := strings.SplitN(s.Text(), ":", 3)
-		if len(fields) != 3 {
-			continue
-		}
-		if fields[0] == "0" {
-			for _, mount := range []string{cgroupRoot, cgroupRoot + "/unified"} {
-				if isFS(mount, sys.MagicCgroup2) {
-					h.unified = hierarchy{mount, fields[2]}
-				}
-			}
-			continue
-		}
-		mount := cgroupRoot + "/" + strings.TrimPrefix(fields[1], "name=")
-		if isFS(mount, sys.MagicCgroup) {
-			h.legacy = append(h.legacy, hierarchy{mount, fields[2]})
-		}
-	}
-	return h, nil
-}
-
-func isFS(dir string, magic int64) bool {
-	f, err := sys.OpenPath(dir)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	got, err := sys.FSType(f)
-	return err == nil && got == magic
-}
-
-// cgroup is a cgroup of a container's own, in the cgroup2 hierarchy.
+// cgroup is a cgroup of a container's own: in the cgroup2 hierarchy, and in those hierarchies of
+// version 1 whose controllers it needs. To join one of version 1 costs milliseconds, since the
+// kernel waits for all processors there (an RCU grace period); nobody pays for it who has no limits.
 type cgroup struct {
-	dir string
-	fd  *os.File
+	dir    string   // in cgroup2, "" if it has none there
+	fd     *os.File // dir, opened
+	legacy []legacyCgroup
 }
 
-// makeCgroup makes the cgroup that the specification names. Where there is no cgroup2 hierarchy, or
-// it may not be written, it gives nil.
-func makeCgroup(h hierarchies, name string) (*cgroup, error) {
-	name = strings.TrimPrefix(name, "/")
-	if !filepath.IsLocal(name) || strings.Contains(name, ":") {
-		return nil, fmt.Errorf("cgroup path %q: %w: want a path below the cgroup2 hierarchy", name, ErrSpec)
-	}
-	if h.unified.mount == "" {
-		return nil, nil //nolint:nilnil // documented: the machine has none
-	}
-	dir := filepath.Join(h.unified.mount, name)
-	err := os.Mkdir(dir, 0o755)
-	if errors.Is(err, fs.ErrNotExist) {
-		if err = os.MkdirAll(filepath.Dir(dir), 0o755); err == nil {
-			err = os.Mkdir(dir, 0o755)
+// legacyCgroup is a cgroup in a hierarchy of version 1.
+type legacyCgroup struct {
+	hierarchy
+	dir   string
+	procs *os.File // what a process writes itself into
+}
+
+// legacyDir gives the directory in the hierarchy of a controller of version 1.
+func (c *cgroup) legacyDir(controller string) string {
+	for _, l := range c.legacy {
+		if slices.Contains(l.controllers, controller) {
+			return l.dir
 		}
 	}
-	if errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission) {
+	return ""
+}
+
+// dirIn gives the directory in a hierarchy, "" if it has none there.
+func (c *cgroup) dirIn(h hierarchy) string {
+	if c == nil {
+		return ""
+	}
+	if len(h.controllers) == 0 {
+		return c.dir
+	}
+	return c.legacyDir(h.controllers[0])
+}
+
+// makeCgroup makes the cgroup that the specification names, with its limits. Where that needs no
+// limits, and there is no hierarchy or none that may be written, it gives nil.
+func makeCgroup(h hierarchies, spec *specs.Linux) (c *cgroup, err error) {
+	name := spec.CgroupsPath
+	if err := checkCgroupName(name); err != nil {
+		return nil, err
+	}
+	limits, err := sortLimits(h, spec.Resources)
+	if err != nil {
+		return nil, err
+	}
+	c = &cgroup{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.remove())
+		}
+	}()
+	if err := c.makeUnified(h, name, limits); err != nil {
+		return c, err
+	}
+	needed := limits.subsystems
+	if c.dir == "" && spec.Resources != nil && len(spec.Resources.Devices) > 0 && h.legacyOf("devices") != nil {
+		needed = append(slices.Clip(needed), "devices")
+	}
+	for _, controller := range needed {
+		if err := c.makeLegacy(h, name, controller); err != nil {
+			if limits.empty() && mayNot(err) {
+				break // as without a hierarchy
+			}
+			return c, err
+		}
+	}
+	if c.dir == "" && len(c.legacy) == 0 {
 		return nil, nil //nolint:nilnil // documented: none that we may use
 	}
+	return c, limits.apply(c)
+}
+
+func (c *cgroup) makeUnified(h hierarchies, name string, l *limits) error {
+	if h.unified.mount == "" {
+		return nil
+	}
+	var err error
+	for _, dir := range h.unified.directories(name) {
+		if err = c.makeUnifiedAt(h, dir, l); !mayNot(err) {
+			return err
+		}
+	}
+	if len(l.controllers)+len(l.unified.Unified) == 0 {
+		return nil // none that we may use
+	}
+	return fmt.Errorf("limits need a cgroup of one's own: %w", err)
+}
+
+func (c *cgroup) makeUnifiedAt(h hierarchies, dir string, l *limits) error {
+	if err := makeCgroupDir(dir, func() error { return h.enable(filepath.Dir(dir), l.controllers) }); err != nil {
+		return err
+	}
+	c.dir = dir
+	var err error
+	c.fd, err = sys.OpenPath(dir)
+	return err
+}
+
+// makeLegacy makes a cgroup in the hierarchy of a controller of version 1.
+func (c *cgroup) makeLegacy(h hierarchies, name, controller string) error {
+	if c.legacyDir(controller) != "" {
+		return nil
+	}
+	l := h.legacyOf(controller)
+	var err error
+	for _, dir := range l.directories(name) {
+		if err = makeCgroupDir(dir, func() error { return nil }); err == nil {
+			procs, openErr := os.OpenFile(dir+"/cgroup.procs", os.O_WRONLY, 0)
+			c.legacy = append(c.legacy, legacyCgroup{*l, dir, procs})
+			return openErr
+		}
+		if !mayNot(err) {
+			break
+		}
+	}
+	return err
+}
+
+// makeCgroupDir makes a cgroup, and those above it; above is called when those are there.
+func makeCgroupDir(dir string, above func() error) error {
+	parent := filepath.Dir(dir)
+	if _, err := os.Lstat(parent); errors.Is(err, fs.ErrNotExist) {
+		if err := os.MkdirAll(parent, 0o755); err != nil {
+			return fmt.Errorf("make cgroup: %w", err)
+		}
+	}
+	if err := above(); err != nil {
+		return err
+	}
+	err := os.Mkdir(dir, 0o755)
 	if errors.Is(err, fs.ErrExist) {
 		// One without a process in it was left by a runtime that was killed.
-		if err = os.Remove(dir); err == nil {
+		if err = removeTree(dir); err == nil {
 			err = os.Mkdir(dir, 0o755)
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("make cgroup: %w", err)
+		return fmt.Errorf("make cgroup: %w", err)
 	}
-	c := &cgroup{dir: dir}
-	if c.fd, err = sys.OpenPath(dir); err != nil {
-		return nil, errors.Join(err, os.Remove(dir))
+	return nil
+}
+
+// enable has the controllers in the cgroups below dir, and in dir and all above it. Where cgroup2 is
+// all there is, also those that tell what a container uses, if that can be.
+func (h hierarchies) enable(dir string, needed []string) error {
+	wanted := slices.Clone(needed)
+	if len(h.legacy) == 0 {
+		wanted = append(wanted, "cpu", "io", "memory", "pids")
 	}
-	return c, nil
+	if len(wanted) == 0 {
+		return nil
+	}
+	rel, err := filepath.Rel(h.unified.mount, dir)
+	if err != nil {
+		return err
+	}
+	at := h.unified.mount
+	for _, name := range append([]string{"."}, strings.Split(rel, "/")...) {
+		at = filepath.Join(at, name)
+		if err := enableAt(at, wanted, needed); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func enableAt(dir string, wanted, needed []string) error {
+	file := dir + "/cgroup.subtree_control"
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	has := strings.Fields(string(text))
+	for _, name := range wanted {
+		if slices.Contains(has, name) {
+			continue
+		}
+		err := writeCgroup(file, "+"+name)
+		if errors.Is(err, syscall.EBUSY) {
+			err = fmt.Errorf("%w: there are processes in %s itself", err, dir)
+		}
+		if err != nil && slices.Contains(needed, name) {
+			return fmt.Errorf("have the %s controller: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// writeCgroup writes to a file of a cgroup, which must exist.
+func writeCgroup(file, value string) error {
+	f, err := os.OpenFile(file, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.WriteString(value)
+	return err
+}
+
+func isReadOnly(err error) bool { return errors.Is(err, syscall.EROFS) }
+
+// close closes the descriptors.
+func (c *cgroup) close() {
+	if c.fd != nil {
+		_ = c.fd.Close()
+	}
+	for _, l := range c.legacy {
+		_ = l.procs.Close()
+	}
 }
 
 // removeWait bounds how long the kernel gets for ending killed processes.
@@ -119,24 +240,49 @@ func (c *cgroup) remove() error {
 	if c == nil {
 		return nil
 	}
-	_ = c.fd.Close()
-	if err := os.Remove(c.dir); err == nil || errors.Is(err, fs.ErrNotExist) {
-		return nil
+	c.close()
+	var errs []error
+	if c.dir != "" {
+		errs = append(errs, removeCgroup(c.dir))
 	}
-	if err := os.WriteFile(c.dir+"/cgroup.kill", []byte("1"), 0); err != nil {
-		return fmt.Errorf("kill cgroup: %w", err)
+	for _, l := range c.legacy {
+		errs = append(errs, removeCgroup(l.dir))
+	}
+	return errors.Join(errs...)
+}
+
+func removeCgroup(dir string) error {
+	if err := os.Remove(dir); err == nil || errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
 	deadline := time.Now().Add(removeWait)
 	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
-		err := removeTree(c.dir)
+		killErr := killCgroup(dir)
+		err := removeTree(dir)
 		if err == nil || errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("remove cgroup: %w", err)
+			return fmt.Errorf("remove cgroup: %w", cmp.Or(killErr, err))
 		}
 		time.Sleep(pause)
 	}
+}
+
+// killCgroup kills all processes of a cgroup and of those below it. Version 1 has no call for it, so
+// that who makes processes faster than they are killed has to be killed again.
+func killCgroup(dir string) error {
+	err := writeCgroup(dir+"/cgroup.kill", "1")
+	if err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	pids, err := cgroupProcesses(dir)
+	for _, pid := range pids {
+		if killErr := syscall.Kill(pid, syscall.SIGKILL); killErr != nil && !errors.Is(killErr, syscall.ESRCH) {
+			err = killErr
+		}
+	}
+	return err
 }
 
 // removeTree removes a cgroup and those the container made in it. (Their files are not removed:

@@ -15,7 +15,7 @@ import (
 // Whatever hierarchies a host has mounted, a container runs and leaves nothing, and sees of them its
 // own part alone.
 func TestCgroupHierarchies(t *testing.T) {
-	for _, layout := range []string{"", "v2", "v1", "none"} {
+	for _, layout := range []string{"", "v2", "v1", "named", "none"} {
 		t.Run("layout "+layout, func(t *testing.T) {
 			inPrivate(t, setting{Cgroups: layout}, func(t *testing.T) {
 				b := newBox(t)
@@ -45,16 +45,16 @@ func TestCgroupHierarchies(t *testing.T) {
 					require.Equal(t, "cgroup", m.fstype)
 					require.Contains(t, m.options, "ro,")
 				}
-				require.Equal(t, layout == "v1", len(legacy) > 0 && cgroupRoot(t) == "", "the layout is not what was asked for")
+				require.Equal(t, layout == "v1" || layout == "named", len(legacy) > 0 && cgroupRoot(t) == "", "the layout is not what was asked for")
 			})
 		})
 	}
 }
 
-// Without a cgroup2 hierarchy there is no filter for devices. Then no mount has devices but those of
+// Without a hierarchy that can refuse devices there is no filter for them. Then no mount has devices but those of
 // the container's own, and nobody can make nodes of others there.
-func TestDevicesWithoutCgroup2(t *testing.T) {
-	for _, layout := range []string{"v1", "none"} {
+func TestDevicesWithoutCgroups(t *testing.T) {
+	for _, layout := range []string{"named", "none"} {
 		t.Run(layout, func(t *testing.T) {
 			inPrivate(t, setting{Cgroups: layout}, func(t *testing.T) {
 				b := newBox(t)

@@ -70,8 +70,8 @@ func (t *tree) visible(h hierarchy) string {
 		// What lies above the root of our own cgroup namespace has no name here.
 		return h.mount
 	}
-	if h.mount == t.host.unified.mount && t.own != nil {
-		return t.own.dir
+	if own := t.own.dirIn(h); own != "" {
+		return own
 	}
 	return path.Join(h.mount, h.self)
 }

@@ -27,6 +27,11 @@ const defaultMaxFiles = 1024
 func (m *maker) writeProgram(p *sys.Program) error {
 	process := m.spec.Process
 	p.NotDumpable()
+	if m.cgroup != nil {
+		for _, l := range m.cgroup.legacy {
+			p.Write("join cgroup "+l.dir, l.procs, "0") // 0 is who writes
+		}
+	}
 	p.ResetSignals()
 	p.NewSession()
 	p.NewSessionKeyring()

@@ -17,7 +17,8 @@ const privateEnv = "TARN_TEST_PRIVATE"
 
 // setting is what a test that runs in a process of its own wants of it.
 type setting struct {
-	// Cgroups are "" for the host's, "v2", "v1" or "none".
+	// Cgroups are "" for the host's, "v2", "v1" (the host's but version 2), "named" (one of version 1
+	// without controllers) or "none".
 	Cgroups string
 }
 
@@ -43,14 +44,20 @@ func inPrivate(t *testing.T, s setting, body func(t *testing.T)) {
 // arrange makes the process as the test wants it.
 func (s setting) arrange(t *testing.T) {
 	t.Helper()
-	if s.Cgroups != "" {
+	if s.Cgroups == "v1" {
+		if cgroupRoot(t) == "/sys/fs/cgroup/unified" {
+			require.NoError(t, syscall.Unmount("/sys/fs/cgroup/unified", syscall.MNT_DETACH))
+		} else {
+			s.Cgroups = "named" // the controllers are version 2's on this machine
+		}
+	}
+	if s.Cgroups != "" && s.Cgroups != "v1" {
 		require.NoError(t, syscall.Unmount("/sys/fs/cgroup", syscall.MNT_DETACH))
 	}
 	switch s.Cgroups {
 	case "v2":
 		require.NoError(t, syscall.Mount("cgroup2", "/sys/fs/cgroup", "cgroup2", 0, ""))
-	case "v1":
-		// Those that the machine has not given to version 2.
+	case "named":
 		require.NoError(t, syscall.Mount("tmpfs", "/sys/fs/cgroup", "tmpfs", 0, ""))
 		require.NoError(t, os.Mkdir("/sys/fs/cgroup/systemd", 0o755))
 		require.NoError(t, syscall.Mount("cgroup", "/sys/fs/cgroup/systemd", "cgroup", 0, "none,name=systemd"))

@@ -182,7 +182,6 @@ func TestSpecificationsThatAreRefused(t *testing.T) {
 		"process is missing":               func(b *box) { b.spec.Process = nil },
 		"linux is missing":                 func(b *box) { b.spec.Linux = nil },
 		"process.apparmorProfile":          func(b *box) { b.spec.Process.ApparmorProfile = "x" },
-		"linux.resources":                  func(b *box) { limit := int64(1); b.spec.Linux.Resources.Pids = &specsPids{Limit: &limit} },
 		"user namespace":                   func(b *box) { b.spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, ns("user")) },
 		"two pid namespaces":               func(b *box) { b.spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, ns("pid")) },
 		"no mount namespace":               func(b *box) { b.spec.Linux.Namespaces = b.spec.Linux.Namespaces[1:] },

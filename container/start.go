@@ -140,26 +140,37 @@ func (m *maker) prepareCgroup() (err error) {
 		return err
 	}
 	if m.spec.Linux.CgroupsPath != "" {
-		if m.cgroup, err = makeCgroup(m.host, m.spec.Linux.CgroupsPath); err != nil {
+		if m.cgroup, err = makeCgroup(m.host, m.spec.Linux); err != nil {
 			return err
 		}
+	} else if l, err := sortLimits(m.host, m.spec.Linux.Resources); err != nil {
+		return err
+	} else if !l.empty() {
+		return fmt.Errorf("%w: limits need linux.cgroupsPath", ErrSpec)
 	}
-	var rules []specs.LinuxDeviceCgroup
-	if m.spec.Linux.Resources != nil {
-		rules = m.spec.Linux.Resources.Devices
-	}
-	if len(rules) == 0 {
+	return m.limitDevices()
+}
+
+// limitDevices has the kernel refuse the devices that the specification's rules do, by whatever means
+// there is.
+func (m *maker) limitDevices() error {
+	if m.spec.Linux.Resources == nil || len(m.spec.Linux.Resources.Devices) == 0 {
 		return nil
 	}
-	if m.cgroup == nil {
+	rules := append(slices.Clip(m.spec.Linux.Resources.Devices), builtinDeviceRules()...)
+	switch {
+	case m.cgroup != nil && m.cgroup.fd != nil:
+		filter, err := deviceFilter(rules)
+		if err != nil {
+			return err
+		}
+		return sys.LoadDeviceFilter(m.cgroup.fd, filter)
+	case m.cgroup != nil && m.cgroup.legacyDir("devices") != "":
+		return setLegacyDevices(m.cgroup.legacyDir("devices"), rules)
+	default:
 		m.tree.noDevices = true
 		return nil
 	}
-	filter, err := deviceFilter(append(slices.Clip(rules), builtinDeviceRules()...))
-	if err != nil {
-		return err
-	}
-	return sys.LoadDeviceFilter(m.cgroup.fd, filter)
 }
 
 // start completes the file system and forks the process. When it returns, the thread is back in

@@ -83,17 +83,11 @@ func firstSet(parts ...part) string {
 
 func unsupported(spec *specs.Spec) string {
 	l := spec.Linux
-	var resources specs.LinuxResources
-	if l.Resources != nil {
-		resources = *l.Resources
-		resources.Devices = nil
-	}
 	return firstSet(
 		part{"hooks", spec.Hooks != nil && !reflect.ValueOf(*spec.Hooks).IsZero()},
 		part{"linux.uidMappings", len(l.UIDMappings) > 0},
 		part{"linux.gidMappings", len(l.GIDMappings) > 0},
 		part{"linux.timeOffsets", len(l.TimeOffsets) > 0},
-		part{"linux.resources (other than devices)", !reflect.ValueOf(resources).IsZero()},
 		part{"linux.mountLabel", l.MountLabel != ""},
 		part{"linux.intelRdt", l.IntelRdt != nil},
 		part{"linux.memoryPolicy", l.MemoryPolicy != nil},

@@ -160,6 +160,11 @@ func (p *Program) ControllingTerminal(tty *os.File) {
 	p.call("ioctl TIOCSCTTY", unix.SYS_IOCTL, p.file(tty), unix.TIOCSCTTY, 0)
 }
 
+// Write writes to an open file.
+func (p *Program) Write(step string, f *os.File, content string) {
+	p.call(step, unix.SYS_WRITE, p.file(f), p.str(content), uintptr(len(content)))
+}
+
 // Dup makes f descriptor number to as well. f's own number must be above every to.
 func (p *Program) Dup(f *os.File, to int) {
 	p.call("dup3", unix.SYS_DUP3, p.file(f), uintptr(to), 0)

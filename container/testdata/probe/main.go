@@ -66,6 +66,23 @@ func main() {
 		}
 	case "hold":
 		time.Sleep(time.Hour)
+	case "eat": // megabytes of memory
+		n, _ := strconv.Atoi(args[0])
+		b := make([]byte, n<<20)
+		for i := 0; i < len(b); i += 4096 {
+			b[i] = 1
+		}
+		fmt.Println("full")
+	case "breed": // as many processes
+		n, _ := strconv.Atoi(args[0])
+		for range n {
+			if err := exec.Command("/proc/self/exe", "hold").Start(); err != nil {
+				fmt.Println(err)
+				os.Exit(1)
+			}
+		}
+		fmt.Println("ready")
+		time.Sleep(time.Hour)
 	case "echo":
 		io.Copy(os.Stdout, os.Stdin)
 	case "flood":

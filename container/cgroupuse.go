@@ -1,0 +1,197 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/cgroups"
+	cgroup1 "github.com/opencontainers/cgroups/fs"
+	"github.com/opencontainers/cgroups/fs2"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// SetResources changes the limits of a container that runs; what resources does not name stays.
+// path is the specification's Linux.CgroupsPath; [fs.ErrNotExist] says that the container has ended.
+// Devices are not among what can be changed.
+func SetResources(ctx context.Context, path string, resources *specs.LinuxResources) error {
+	h, err := findHierarchies()
+	if err != nil {
+		return err
+	}
+	c, err := findCgroup(h, path)
+	if err != nil {
+		return err
+	}
+	l, err := sortLimits(h, resources)
+	if err != nil {
+		return err
+	}
+	if c.dir == "" && len(l.controllers) > 0 {
+		return fmt.Errorf("set limits: %w: the container has no cgroup of its own there", ErrUnsupported)
+	}
+	if c.dir != "" {
+		if err := h.enable(filepath.Dir(c.dir), l.controllers); err != nil {
+			return err
+		}
+	}
+	known := len(c.legacy)
+	for _, controller := range l.subsystems {
+		if err := c.makeLegacy(h, path, controller); err != nil {
+			return err
+		}
+	}
+	defer func() {
+		for _, added := range c.legacy[known:] {
+			_ = added.procs.Close()
+		}
+	}()
+	if err := l.apply(c); err != nil {
+		return err
+	}
+	return c.moveInto(ctx, path, c.legacy[known:])
+}
+
+// moveInto moves the container's processes into cgroups of version 1 that it had no need of before.
+// They stand still meanwhile, so that none makes another one outside.
+func (c *cgroup) moveInto(ctx context.Context, path string, added []legacyCgroup) (err error) {
+	if len(added) == 0 {
+		return nil
+	}
+	from := c.dir
+	if from == "" {
+		from = c.legacy[0].dir
+	} else {
+		thaw, err := Freeze(ctx, path)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, thaw()) }()
+	}
+	for _, l := range added {
+		for moved := -1; moved != 0; { // without a freezer, one may have made another one meanwhile
+			if moved, err = moveAll(from, l.dir); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Processes gives the processes in a container's cgroup and in those it made below, ascending.
+// path is the specification's Linux.CgroupsPath; [fs.ErrNotExist] says that there is no such cgroup.
+func Processes(path string) ([]int, error) {
+	h, err := findHierarchies()
+	if err != nil {
+		return nil, err
+	}
+	c, err := findCgroup(h, path)
+	if err != nil {
+		return nil, err
+	}
+	if c.dir != "" {
+		return cgroupProcesses(c.dir)
+	}
+	return cgroupProcesses(c.legacy[0].dir)
+}
+
+// cgroupProcesses lists the processes of a cgroup and all below it.
+func cgroupProcesses(dir string) (pids []int, err error) {
+	err = filepath.WalkDir(dir, func(name string, entry fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // removed meanwhile
+		}
+		if err != nil || !entry.IsDir() {
+			return err
+		}
+		text, err := os.ReadFile(name + "/cgroup.procs")
+		if err != nil {
+			return goneOr(err)
+		}
+		for line := range strings.FieldsSeq(string(text)) {
+			pid, err := strconv.Atoi(line)
+			if err != nil {
+				return err
+			}
+			pids = append(pids, pid)
+		}
+		return nil
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	slices.Sort(pids)
+	return slices.Compact(pids), err
+}
+
+// Stats gives what a container uses, of what its cgroups count: controllers that it has no limit of
+// may be missing. path is the specification's Linux.CgroupsPath.
+func Stats(path string) (*cgroups.Stats, error) {
+	h, err := findHierarchies()
+	if err != nil {
+		return nil, err
+	}
+	c, err := findCgroup(h, path)
+	if err != nil {
+		return nil, err
+	}
+	stats := cgroups.NewStats()
+	if c.dir != "" {
+		m, err := fs2.NewManager(&cgroups.Cgroup{Resources: &cgroups.Resources{}}, c.dir)
+		if err != nil {
+			return nil, err
+		}
+		if stats, err = m.GetStats(); err != nil {
+			return nil, err
+		}
+	}
+	if len(c.legacy) == 0 {
+		return stats, nil
+	}
+	return addLegacyStats(stats, c.legacy)
+}
+
+// addLegacyStats adds what the controllers of version 1 count.
+func addLegacyStats(stats *cgroups.Stats, legacy []legacyCgroup) (*cgroups.Stats, error) {
+	paths := make(map[string]string)
+	for _, l := range legacy {
+		for _, controller := range l.controllers {
+			paths[controller] = l.dir
+		}
+	}
+	m, err := cgroup1.NewManager(&cgroups.Cgroup{Resources: &cgroups.Resources{}}, paths)
+	if err != nil {
+		return nil, err
+	}
+	more, err := m.GetStats()
+	if err != nil {
+		return nil, err
+	}
+	for controller := range paths {
+		switch controller {
+		case "cpu":
+			stats.CpuStats.ThrottlingData = more.CpuStats.ThrottlingData
+		case "cpuacct":
+			stats.CpuStats.CpuUsage = more.CpuStats.CpuUsage
+		case "memory":
+			stats.MemoryStats = more.MemoryStats
+		case "pids":
+			stats.PidsStats = more.PidsStats
+		case "blkio":
+			stats.BlkioStats = more.BlkioStats
+		case "cpuset":
+			stats.CPUSetStats = more.CPUSetStats
+		case "hugetlb":
+			stats.HugetlbStats = more.HugetlbStats
+		case "rdma":
+			stats.RdmaStats = more.RdmaStats
+		}
+	}
+	return stats, nil
+}

@@ -1,0 +1,358 @@
+package container_test
+
+import (
+	"context"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tarnfs/tarn/container"
+)
+
+// everyLimit are limits of every controller that a machine usually has.
+func everyLimit() *specs.LinuxResources {
+	return &specs.LinuxResources{
+		Devices: container.DefaultDeviceRules(),
+		Memory:  &specs.LinuxMemory{Limit: new(int64(64 << 20)), Reservation: new(int64(32 << 20))},
+		CPU:     &specs.LinuxCPU{Shares: new(uint64(512)), Quota: new(int64(50000)), Period: new(uint64(100000)), Cpus: "0", Mems: "0"},
+		Pids:    &specs.LinuxPids{Limit: new(int64(7))},
+		BlockIO: &specs.LinuxBlockIO{ThrottleReadBpsDevice: []specs.LinuxThrottleDevice{throttle(1 << 20)}},
+		HugepageLimits: []specs.LinuxHugepageLimit{
+			{Pagesize: "2MB", Limit: 4 << 20},
+		},
+	}
+}
+
+// throttle is a rate for the machine's first disk.
+func throttle(rate uint64) specs.LinuxThrottleDevice {
+	d := specs.LinuxThrottleDevice{Rate: rate}
+	entries, _ := os.ReadDir("/sys/block")
+	for _, e := range entries {
+		text, err := os.ReadFile("/sys/block/" + e.Name() + "/dev")
+		major, minor, ok := strings.Cut(strings.TrimSpace(string(text)), ":")
+		if err != nil || !ok || strings.HasPrefix(e.Name(), "loop") || strings.HasPrefix(e.Name(), "ram") {
+			continue
+		}
+		d.Major, _ = strconv.ParseInt(major, 10, 64)
+		d.Minor, _ = strconv.ParseInt(minor, 10, 64)
+		break
+	}
+	return d
+}
+
+// limitFile is a file of a cgroup with what it should have, for a controller in version 1 and in 2.
+type limitFile struct{ controller, unified, file1, want1, file2, want2 string }
+
+func limitFiles(d specs.LinuxThrottleDevice) []limitFile {
+	device := strconv.FormatInt(d.Major, 10) + ":" + strconv.FormatInt(d.Minor, 10)
+	return []limitFile{
+		{"memory", "memory", "memory.limit_in_bytes", "67108864", "memory.max", "67108864"},
+		{"memory", "memory", "memory.soft_limit_in_bytes", "33554432", "memory.low", "33554432"},
+		{"cpu", "cpu", "cpu.shares", "512", "cpu.weight", "59"},
+		{"cpu", "cpu", "cpu.cfs_quota_us", "50000", "cpu.max", "50000 100000"},
+		{"cpuset", "cpuset", "cpuset.cpus", "0", "cpuset.cpus", "0"},
+		{"pids", "pids", "pids.max", "7", "pids.max", "7"},
+		{"blkio", "io", "blkio.throttle.read_bps_device", device + " 1048576", "io.max", device + " rbps=1048576 wbps=max riops=max wiops=max"},
+		{"hugetlb", "hugetlb", "hugetlb.2MB.limit_in_bytes", "4194304", "hugetlb.2MB.max", "4194304"},
+	}
+}
+
+// legacyDir is a container's cgroup in a hierarchy of version 1, "" where the controller is not there.
+func legacyDir(b *box, controller string) string {
+	if _, err := os.Stat("/sys/fs/cgroup/" + controller + "/cgroup.procs"); err != nil || controller == "" {
+		return ""
+	}
+	return filepath.Join("/sys/fs/cgroup", controller, b.spec.Linux.CgroupsPath)
+}
+
+// only keeps the limits that this machine has controllers for, and tells of which there are files.
+func (b *box) only(r *specs.LinuxResources) (files []limitFile) {
+	has := func(f limitFile) bool {
+		return legacyDir(b, f.controller) != "" || slices.Contains(unified(b.t), f.unified)
+	}
+	for _, f := range limitFiles(r.BlockIO.ThrottleReadBpsDevice[0]) {
+		if has(f) {
+			files = append(files, f)
+			continue
+		}
+		switch f.controller {
+		case "memory":
+			r.Memory = nil
+		case "cpu":
+			r.CPU = &specs.LinuxCPU{Cpus: r.CPU.Cpus}
+		case "cpuset":
+			r.CPU.Cpus, r.CPU.Mems = "", ""
+		case "pids":
+			r.Pids = nil
+		case "blkio":
+			r.BlockIO = nil
+		case "hugetlb":
+			r.HugepageLimits = nil
+		}
+	}
+	b.spec.Linux.Resources = r
+	return files
+}
+
+// unified are the controllers of the cgroup2 hierarchy.
+func unified(t testing.TB) []string {
+	t.Helper()
+	root := cgroupRoot(t)
+	if root == "" {
+		return nil
+	}
+	text, err := os.ReadFile(root + "/cgroup.controllers")
+	require.NoError(t, err)
+	return strings.Fields(string(text))
+}
+
+// Each limit is set where the machine has its controller, and the process is in that cgroup.
+func TestCgroupLimits(t *testing.T) {
+	for _, layout := range []string{"", "v2", "v1"} {
+		t.Run("layout "+layout, func(t *testing.T) {
+			inPrivate(t, setting{Cgroups: layout}, func(t *testing.T) {
+				b := newBox(t, "hold")
+				files := b.only(everyLimit())
+				require.NotEmpty(t, files, "this machine has no controllers: nothing is tested")
+				before := host(t)
+				p := b.mustStart()
+				for _, f := range files {
+					dir, file, want := legacyDir(b, f.controller), f.file1, f.want1
+					if slices.Contains(unified(t), f.unified) {
+						dir, file, want = cgroupDir(t, b), f.file2, f.want2
+					}
+					text, err := os.ReadFile(filepath.Join(dir, file))
+					require.NoError(t, err)
+					require.Equal(t, want, strings.TrimSpace(string(text)), "%s", file)
+					procs, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+					require.NoError(t, err)
+					require.Equal(t, strconv.Itoa(p.Pid()), strings.TrimSpace(string(procs)), "%s", f.controller)
+				}
+				processes, err := container.Processes(b.spec.Linux.CgroupsPath)
+				require.NoError(t, err)
+				require.Equal(t, []int{p.Pid()}, processes)
+				require.NoError(t, p.Signal(9))
+				_, err = p.Wait()
+				require.NoError(t, err)
+				before.unchanged(t)
+				for _, f := range files {
+					require.NoDirExists(t, legacyDir(b, f.controller))
+				}
+				_, err = container.Processes(b.spec.Linux.CgroupsPath)
+				require.ErrorIs(t, err, fs.ErrNotExist)
+			})
+		})
+	}
+}
+
+// Without limits a container is in no hierarchy of version 1: to join one is slow.
+func TestNoLimitsNoLegacyCgroup(t *testing.T) {
+	b := newBox(t, "hold")
+	b.spec.Linux.Resources.Pids = &specs.LinuxPids{Limit: new(int64(0))}
+	b.spec.Linux.Resources.Memory = &specs.LinuxMemory{Swap: new(int64(0))}
+	p := b.mustStart()
+	defer p.Wait() //nolint:errcheck // it was killed
+	for _, c := range []string{"memory", "pids", "cpu", "devices", "freezer", "systemd"} {
+		if dir := legacyDir(b, c); dir != "" {
+			require.NoDirExists(t, dir)
+		}
+	}
+	require.NoError(t, p.Signal(9))
+}
+
+// The limits do limit.
+func TestLimitsAreKept(t *testing.T) {
+	needController := func(t *testing.T, b *box, names ...string) {
+		t.Helper()
+		for _, name := range names {
+			if legacyDir(b, name) == "" && !slices.Contains(unified(t), name) {
+				t.Skip("no controller for " + name)
+			}
+		}
+	}
+	t.Run("memory", func(t *testing.T) {
+		b := newBox(t, "eat", "100")
+		needController(t, b, "memory")
+		r, err := b.run()
+		require.NoError(t, err)
+		require.Equal(t, "full\n", r.out, "it cannot have that much anyway")
+		b.spec.Linux.Resources.Memory = &specs.LinuxMemory{Limit: new(int64(20 << 20)), Swap: new(int64(20 << 20))}
+		if r, err = b.run(); err != nil { // a kernel that does not count swap
+			b.spec.Linux.Resources.Memory.Swap = nil
+			r, err = b.run()
+		}
+		require.NoError(t, err)
+		require.Equal(t, 137, r.status, r.out+r.errOut)
+	})
+	t.Run("memory of 4 MB", func(t *testing.T) {
+		b := newBox(t).withShell("exit 3")
+		needController(t, b, "memory")
+		b.spec.Linux.Resources.Memory = &specs.LinuxMemory{Limit: new(int64(4 << 20))}
+		r, err := b.run()
+		require.NoError(t, err)
+		require.Equal(t, 3, r.status, r.errOut)
+	})
+	t.Run("pids", func(t *testing.T) {
+		b := newBox(t).withShell("sleep 9 & sleep 9 & sleep 9 & sleep 9 & sleep 9 & echo all")
+		needController(t, b, "pids")
+		b.spec.Linux.Resources.Pids = &specs.LinuxPids{Limit: new(int64(3))}
+		r, err := b.run()
+		require.NoError(t, err)
+		require.NotContains(t, r.out, "all")
+		require.Contains(t, r.errOut, "can't fork")
+	})
+}
+
+// Version 1 has its own way of refusing devices.
+func TestLegacyDevices(t *testing.T) {
+	inPrivate(t, setting{Cgroups: "v1"}, func(t *testing.T) {
+		b := newBox(t)
+		if legacyDir(b, "devices") == "" {
+			t.Skip("no devices controller of version 1")
+		}
+		fuse := int64(10)
+		b.spec.Linux.Resources.Devices = append(b.spec.Linux.Resources.Devices,
+			specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: &fuse, Access: "rw"},
+			specs.LinuxDeviceCgroup{Allow: true, Type: "b", Access: "r"}, // taken back
+			specs.LinuxDeviceCgroup{Allow: false, Type: "a", Access: "w"},
+			specs.LinuxDeviceCgroup{Allow: false, Type: "b", Access: "r"},
+			specs.LinuxDeviceCgroup{Allow: true, Type: "a", Access: "m"})
+		before := host(t)
+		require.Equal(t, map[string]string{
+			"open:/dev/null": "ok", "write:/dev/zero": "ok", "open:/dev/ptmx": "ok",
+			"fuse:/tun": "ok", "write:/tun": "open /tun: operation not permitted",
+			"disk:/disk": "open: open /disk: operation not permitted",
+		}, b.try("open:/dev/null", "write:/dev/zero", "open:/dev/ptmx", "fuse:/tun", "write:/tun", "disk:/disk"))
+		before.unchanged(t)
+		require.NoDirExists(t, legacyDir(b, "devices"))
+	})
+}
+
+// Limits can be changed while a container runs, also those of hierarchies it is not in yet.
+func TestSetResources(t *testing.T) {
+	for _, layout := range []string{"", "v1"} {
+		t.Run("layout "+layout, func(t *testing.T) {
+			inPrivate(t, setting{Cgroups: layout}, func(t *testing.T) {
+				b := newBox(t, "breed", "3")
+				r, w := pipe(t)
+				b.cfg.Stdout = w
+				p := b.mustStart()
+				readUntil(t, r, "ready")
+				limits := everyLimit()
+				changed := newBox(t)
+				files := changed.only(limits)
+				require.NoError(t, container.SetResources(t.Context(), b.spec.Linux.CgroupsPath, limits))
+				limits = &specs.LinuxResources{}
+				if slices.ContainsFunc(files, func(f limitFile) bool { return f.controller == "pids" }) {
+					limits.Pids = &specs.LinuxPids{Limit: new(int64(-1))}
+				}
+				require.NoError(t, container.SetResources(t.Context(), b.spec.Linux.CgroupsPath, limits))
+				all, err := container.Processes(b.spec.Linux.CgroupsPath)
+				require.NoError(t, err)
+				require.Len(t, all, 4)
+				for _, f := range files {
+					dir, file, want := legacyDir(b, f.controller), f.file1, f.want1
+					if slices.Contains(unified(t), f.unified) {
+						dir, file, want = cgroupDir(t, b), f.file2, f.want2
+					}
+					if f.controller == "pids" {
+						want = "max"
+					}
+					text, err := os.ReadFile(filepath.Join(dir, file))
+					require.NoError(t, err)
+					require.Equal(t, want, strings.TrimSpace(string(text)), "%s", file)
+					procs, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+					require.NoError(t, err)
+					require.Len(t, strings.Fields(string(procs)), 4, "%s", f.controller)
+				}
+				if slices.ContainsFunc(files, func(f limitFile) bool { return f.controller == "pids" }) {
+					stats, err := container.Stats(b.spec.Linux.CgroupsPath)
+					require.NoError(t, err)
+					require.GreaterOrEqual(t, stats.PidsStats.Current, uint64(4))
+				}
+				require.NoError(t, container.RemoveCgroup(b.spec.Linux.CgroupsPath))
+				status, err := p.Wait()
+				require.NoError(t, err)
+				require.Equal(t, 137, status)
+			})
+		})
+	}
+}
+
+// With version 1 alone there is a freezer, too.
+func TestFreezeLegacy(t *testing.T) {
+	inPrivate(t, setting{Cgroups: "v1"}, func(t *testing.T) {
+		b := newBox(t, "breed", "3")
+		if legacyDir(b, "freezer") == "" || legacyDir(b, "devices") == "" {
+			t.Skip("no freezer of version 1")
+		}
+		r, w := pipe(t)
+		b.cfg.Stdout = w
+		p := b.mustStart()
+		readUntil(t, r, "ready")
+		for range 2 {
+			thaw, err := container.Freeze(t.Context(), b.spec.Linux.CgroupsPath)
+			require.NoError(t, err)
+			state := func() string {
+				text, err := os.ReadFile(legacyDir(b, "freezer") + "/freezer.state")
+				require.NoError(t, err)
+				return strings.TrimSpace(string(text))
+			}
+			require.Equal(t, "FROZEN", state())
+			procs, err := os.ReadFile(legacyDir(b, "freezer") + "/cgroup.procs")
+			require.NoError(t, err)
+			require.Len(t, strings.Fields(string(procs)), 4)
+			require.NoError(t, thaw())
+			require.Equal(t, "THAWED", state())
+		}
+		require.NoError(t, p.Signal(9))
+		_, err := p.Wait()
+		require.NoError(t, err)
+		require.NoError(t, container.RemoveCgroup(b.spec.Linux.CgroupsPath))
+		require.NoDirExists(t, legacyDir(b, "freezer"))
+		_, err = container.Freeze(context.WithoutCancel(t.Context()), b.spec.Linux.CgroupsPath)
+		require.ErrorIs(t, err, fs.ErrNotExist)
+	})
+}
+
+// What cannot be limited here is an error, not a wish.
+func TestLimitsThatCannotBe(t *testing.T) {
+	inPrivate(t, setting{Cgroups: "none"}, func(t *testing.T) {
+		for name, r := range map[string]*specs.LinuxResources{
+			"memory":  {Memory: &specs.LinuxMemory{Limit: new(int64(1 << 30))}},
+			"cpu":     {CPU: &specs.LinuxCPU{Shares: new(uint64(100))}},
+			"cpuset":  {CPU: &specs.LinuxCPU{Cpus: "0"}},
+			"pids":    {Pids: &specs.LinuxPids{Limit: new(int64(100))}},
+			"io":      {BlockIO: &specs.LinuxBlockIO{Weight: new(uint16(100))}},
+			"hugetlb": {HugepageLimits: []specs.LinuxHugepageLimit{{Pagesize: "2MB"}}},
+			"rdma":    {Rdma: map[string]specs.LinuxRdma{"mlx": {HcaHandles: new(uint32(1))}}},
+			"net_cls": {Network: &specs.LinuxNetwork{ClassID: new(uint32(1))}},
+			"unified": {Unified: map[string]string{"memory.high": "1"}},
+		} {
+			b := newBox(t, "exit", "0")
+			b.spec.Linux.Resources = r
+			_, err := b.run()
+			require.ErrorIs(t, err, container.ErrUnsupported, name)
+			require.ErrorContains(t, err, name)
+		}
+	})
+}
+
+func TestUnifiedIsNotAbused(t *testing.T) {
+	for _, name := range []string{"cgroup.procs", "../x.y", "nodot"} {
+		b := newBox(t, "exit", "0")
+		if cgroupRoot(t) == "" {
+			t.Skip("no cgroup2")
+		}
+		b.spec.Linux.Resources = &specs.LinuxResources{Unified: map[string]string{name: "1"}}
+		_, err := b.run()
+		require.ErrorIs(t, err, container.ErrSpec, name)
+	}
+}
