@@ -100,6 +100,7 @@ func (e *Engine) fill(ctx context.Context, l *stagedLayer, tar io.Reader, limit 
 		sum  = sha256.New()
 		out  = &earlyWriter{file: l.stage.Tar, limit: limit}
 		tree *layer.Tree
+		sums store.Sums
 
 		contents borrow.Contents
 		observe  func(offset, length int64) io.Writer
@@ -110,6 +111,7 @@ func (e *Engine) fill(ctx context.Context, l *stagedLayer, tar io.Reader, limit 
 	err := fanout.Copy(ctx, tar,
 		func(s *fanout.Stream) error { _, err := s.WriteTo(sum); return err },
 		func(s *fanout.Stream) error { _, err := s.WriteTo(out); return err },
+		func(s *fanout.Stream) error { _, err := s.WriteTo(&sums); return err },
 		func(s *fanout.Stream) (err error) {
 			tree, err = layer.ScanContents(s, layer.Limits{}, observe)
 			return err
@@ -119,6 +121,9 @@ func (e *Engine) fill(ctx context.Context, l *stagedLayer, tar io.Reader, limit 
 		return err
 	}
 	l.diffID, l.size = image.DigestSum(sum), out.written
+	if err := l.stage.WriteSums(&sums); err != nil {
+		return err
+	}
 	if err := e.settle(ctx, l, tree, &contents); err != nil {
 		return err
 	}

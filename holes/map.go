@@ -203,3 +203,8 @@ func (m *Map) Own() iter.Seq[Piece] {
 		}
 	}
 }
+
+// Holds tells whether a stretch of the layer's own file, in blocks, is there, and not a hole.
+func (m *Map) Holds(at, count uint32) bool {
+	return int64(at)+int64(count) <= m.OwnSize()/BlockSize && (m.Packed || !m.crosses(at, count))
+}

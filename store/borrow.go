@@ -46,13 +46,16 @@ func (l Layer) ReplaceContents(table []byte) (err error) {
 }
 
 // WriteContents gives the layer its table of contents.
-func (ls *LayerStage) WriteContents(table []byte) error {
-	f, err := createIn(ls.stage, fileContents)
+func (ls *LayerStage) WriteContents(table []byte) error { return ls.writeSmall(fileContents, table) }
+
+// writeSmall adds a small file that can be made again from the tar.
+func (ls *LayerStage) writeSmall(name string, data []byte) error {
+	f, err := createIn(ls.stage, name)
 	if err != nil {
 		return fmt.Errorf("stage a layer: %w", err)
 	}
-	ls.contents = f
-	if _, err := f.Write(table); err != nil {
+	ls.derived = append(ls.derived, f)
+	if _, err := f.Write(data); err != nil {
 		return fmt.Errorf("stage a layer: %w", err)
 	}
 	return nil

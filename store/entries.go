@@ -1,7 +1,6 @@
 package store
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -56,11 +55,11 @@ func (s *Store) SetEntry(lock *Lock, e Entry) error {
 		if err := s.makeDir(dirEntries); err != nil {
 			return err
 		}
-		data, err := json.Marshal(e)
+		data, err := seal(e)
 		if err != nil {
 			return err
 		}
-		if err := atomicfile.Write(s.entryPath(e), append(data, '\n'), 0o600); err != nil {
+		if err := atomicfile.Write(s.entryPath(e), data, 0o600); err != nil {
 			return err
 		}
 		if e.Tag == "" {
@@ -147,7 +146,7 @@ func readEntry(path string) (Entry, error) {
 		return Entry{}, err
 	}
 	var e Entry
-	if err := json.Unmarshal(data, &e); err != nil {
+	if err := unseal(data, &e); err != nil {
 		return Entry{}, fmt.Errorf("entry %s: %w: %w", path, ErrDamaged, err)
 	}
 	if err := e.Manifest.Validate(); err != nil {

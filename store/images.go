@@ -1,7 +1,6 @@
 package store
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -71,11 +70,11 @@ func (s *Store) SetImage(lock *Lock, img Image) error {
 }
 
 func (s *Store) writeImage(img Image) error {
-	data, err := json.Marshal(img)
+	data, err := seal(img)
 	if err != nil {
 		return err
 	}
-	return atomicfile.Write(s.imagePath(img), append(data, '\n'), 0o600)
+	return atomicfile.Write(s.imagePath(img), data, 0o600)
 }
 
 // Image finds an image by its exact canonical name with tag.
@@ -102,7 +101,7 @@ func readImage(path string) (Image, error) {
 		return Image{}, err
 	}
 	var img Image
-	if err := json.Unmarshal(data, &img); err != nil {
+	if err := unseal(data, &img); err != nil {
 		return Image{}, fmt.Errorf("image record %s: %w: %w", path, ErrDamaged, err)
 	}
 	if err := errors.Join(img.Manifest.Validate(), img.ID.Validate()); err != nil {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/tarnfs/tarn/holes"
 	"github.com/tarnfs/tarn/image"
@@ -124,7 +125,7 @@ type LayerStage struct {
 	stage      *Stage
 	holes      *holes.Map // nil if the tar is whole
 	holesFile  *os.File   // with holes; nil if that is
-	contents   *os.File   // the table; may be nil
+	derived    []*os.File // what can be made again from the tar
 	hold       []*os.File // indexes of the layers it borrows from, which keep these as they are
 	synced     bool
 }
@@ -155,21 +156,18 @@ func (ls *LayerStage) Sync() error {
 	if ls.synced {
 		return nil
 	}
-	files := []*os.File{ls.Tar, ls.Index, ls.holesFile, ls.contents}
-	for _, f := range files {
-		if f == nil {
-			continue
-		}
+	files := []*os.File{ls.Tar, ls.Index}
+	if ls.holesFile != nil {
+		files = append(files, ls.holesFile)
+	}
+	for _, f := range append(slices.Clone(files), ls.derived...) {
 		// All begin to be written before one is waited for.
 		if err := sys.StartWriteback(f, 0, 0); err != nil {
 			return fmt.Errorf("stage a layer: %w", err)
 		}
 	}
+	// What a power cut damages of the derived files is no loss.
 	for _, f := range files {
-		// A table of contents that a power cut damages is no loss.
-		if f == nil || f == ls.contents {
-			continue
-		}
 		if err := f.Sync(); err != nil {
 			return fmt.Errorf("stage a layer: %w", err)
 		}
@@ -179,8 +177,8 @@ func (ls *LayerStage) Sync() error {
 }
 
 func (ls *LayerStage) closeFiles() error {
-	err := closeFiles([]*os.File{ls.Tar, ls.Index, ls.holesFile, ls.contents})
-	ls.Tar, ls.Index, ls.holesFile, ls.contents = nil, nil, nil, nil
+	err := closeFiles(append([]*os.File{ls.Tar, ls.Index, ls.holesFile}, ls.derived...))
+	ls.Tar, ls.Index, ls.holesFile, ls.derived = nil, nil, nil, nil
 	return err
 }
 

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -31,12 +30,12 @@ func (s *Store) PutRecipe(lock *Lock, r Recipe) error {
 	if err := errors.Join(lock.check(false), r.Blob.Validate(), r.DiffID.Validate()); err != nil {
 		return fmt.Errorf("recipe: %w", err)
 	}
-	data, err := json.Marshal(r)
+	data, err := seal(r)
 	if err == nil {
 		err = s.makeDir(dirRecipes)
 	}
 	if err == nil {
-		err = atomicfile.Write(s.recipePath(r.Blob), append(data, '\n'), 0o600)
+		err = atomicfile.Write(s.recipePath(r.Blob), data, 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("recipe of %s: %w", r.Blob.Short(), err)
@@ -91,7 +90,7 @@ func readRecipe(path string) (Recipe, error) {
 	if err != nil {
 		return r, err
 	}
-	err = json.Unmarshal(data, &r)
+	err = unseal(data, &r)
 	if err := errors.Join(err, r.Blob.Validate(), r.DiffID.Validate()); err != nil {
 		return r, fmt.Errorf("recipe %s: %w: %w", filepath.Base(path), ErrDamaged, err)
 	}

@@ -128,15 +128,22 @@ func (s *Store) refuseStrangers() error {
 		return err
 	}
 	for _, entry := range entries {
-		switch name := entry.Name(); name {
-		case dirTmp, dirBlobs, dirLayers, dirImages, dirContainers, dirNames, dirInit, dirVolumes, dirPartial, dirPins, dirRecipes, dirEntries, dirRemnants, fileVersion, fileLock, fileNamesLock, "lost+found":
-		default:
-			if !atomicfile.IsTemp(name) {
-				return fmt.Errorf("%w: the directory holds other files (%q)", ErrFormat, name)
-			}
+		if name := entry.Name(); !isOurs(name) && !atomicfile.IsTemp(name) {
+			return fmt.Errorf("%w: the directory holds other files (%q)", ErrFormat, name)
 		}
 	}
 	return nil
+}
+
+// isOurs tells whether a store has something of that name.
+func isOurs(name string) bool {
+	switch name {
+	case dirTmp, dirBlobs, dirLayers, dirImages, dirContainers, dirNames, dirInit, dirVolumes, dirPartial,
+		dirPins, dirRecipes, dirEntries, dirRemnants, fileVersion, fileLock, fileNamesLock, "lost+found":
+		return true
+	default:
+		return false
+	}
 }
 
 // Root gives the directory of the store.

@@ -28,7 +28,7 @@ func newDfCmd(a *app) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:     "df [flags]",
-		GroupID: groupImages,
+		GroupID: groupStore,
 		Short:   "Show what takes room on the disk",
 		Long: `Show what takes room on the disk, and what of it could be had back.
 
@@ -111,7 +111,7 @@ func newFormRow(f engine.Form, list *listing) formRow {
 func newCompactCmd(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:     "compact",
-		GroupID: groupImages,
+		GroupID: groupStore,
 		Short:   "Give up compressed layers that can be made again",
 		Long: `Give up compressed forms of layers that can be made again from the layers' tars.
 

@@ -23,6 +23,7 @@ const (
 	groupContainers = "containers"
 	groupImages     = "images"
 	groupRegistries = "registries"
+	groupStore      = "store"
 )
 
 func newRootCmd(a *app) *cobra.Command {
@@ -62,6 +63,7 @@ outlive a reboot lie below --run.`,
 		&cobra.Group{ID: groupContainers, Title: "Containers:"},
 		&cobra.Group{ID: groupImages, Title: "Images:"},
 		&cobra.Group{ID: groupRegistries, Title: "Registries:"},
+		&cobra.Group{ID: groupStore, Title: "Store:"},
 	)
 	root.AddCommand(
 		newRunCmd(a),
@@ -85,6 +87,7 @@ outlive a reboot lie below --run.`,
 		newUmountCmd(a),
 		newDfCmd(a),
 		newCompactCmd(a),
+		newCheckCmd(a),
 		newPullCmd(a),
 		newPushCmd(a),
 		newCopyCmd(a),

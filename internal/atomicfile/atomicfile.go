@@ -81,8 +81,8 @@ func CreateTemp(dir string, perm fs.FileMode) (*os.File, error) {
 			return nil, err
 		}
 		if claimed, err := claim(f); err != nil || !claimed {
-			if err := errors.Join(err, f.Close()); err != nil {
-				return nil, errors.Join(err, ignoreMissing(os.Remove(f.Name())))
+			if err := errors.Join(err, f.Close(), ignoreMissing(os.Remove(f.Name()))); err != nil {
+				return nil, err
 			}
 			continue
 		}
@@ -110,8 +110,8 @@ func MkdirTemp(dir string) (*os.File, error) {
 		}
 		if claimed, err := claim(f); claimed {
 			return f, nil
-		} else if err := errors.Join(err, f.Close()); err != nil {
-			return nil, errors.Join(err, ignoreMissing(os.Remove(name)))
+		} else if err := errors.Join(err, f.Close(), ignoreMissing(os.Remove(name))); err != nil {
+			return nil, err
 		}
 	}
 }
@@ -127,8 +127,8 @@ func Bury(path, dir string) error {
 	return os.RemoveAll(grave)
 }
 
-// claim locks a fresh file or directory. A collector may take it in the moment before that: then
-// claim is false, and another one is to be made.
+// claim locks a fresh file or directory. A collector, or somebody who only looks, may take it in the
+// moment before that: then claim is false, and it is to be removed and another one made.
 func claim(f *os.File) (bool, error) {
 	locked, err := sys.TryFlock(f, true)
 	if err != nil || !locked {
