@@ -19,7 +19,7 @@ func BenchmarkNothingInCommon(b *testing.B) {
 	table := func(seed uint64) (*borrow.Contents, []byte) {
 		contents := new(borrow.Contents)
 		for i := range int64(5500) {
-			w := contents.Observe(i*8192, 4096)
+			w, _ := contents.Observe(i*8192, 4096)
 			_, err := w.Write(noise(seed*10_000+uint64(i), 16))
 			require.NoError(b, err)
 		}

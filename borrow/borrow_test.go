@@ -106,13 +106,13 @@ func (w *world) check(id holes.TarID) {
 	got, err := io.ReadAll(stored)
 	require.NoError(w.t, err)
 	require.True(w.t, bytes.Equal(w.content[id], got))
-	_, err = layer.ScanContents(bytes.NewReader(got), layer.Limits{}, func(offset, length int64) io.Writer {
+	_, err = layer.ScanContents(bytes.NewReader(got), layer.Limits{}, func(offset, length int64) (io.Writer, int64) {
 		pieces := 0
 		for range stored.Map.Pieces(offset, length) {
 			pieces++
 		}
 		require.Equal(w.t, 1, pieces, "%d bytes at %d", length, offset)
-		return nil
+		return nil, 0
 	})
 	require.NoError(w.t, err)
 }

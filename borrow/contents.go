@@ -19,8 +19,12 @@ import (
 	"github.com/tarnfs/tarn/holes"
 )
 
-// MinContents is from how many bytes on contents of files get a key.
-const MinContents = 2048
+const (
+	// MinContents is from how many bytes on contents of files get a key.
+	MinContents = 2048
+	// keyed is how many of the first bytes it depends on.
+	keyed = 16 << 10
+)
 
 // Contents are the stretches of a tar with the contents of files, with their keys.
 type Contents struct {
@@ -32,7 +36,7 @@ type Contents struct {
 type content struct {
 	start  uint32 // block
 	length int64  // bytes
-	sum    uint32 // CRC-32C
+	sum    uint32 // CRC-32C of the first bytes
 }
 
 func (c content) count() uint32 { return uint32((c.length + holes.BlockSize - 1) / holes.BlockSize) }
@@ -43,17 +47,17 @@ func (c content) keyed() bool   { return c.length >= MinContents }
 func (c content) key() uint64 { return uint64(c.sum)<<32 | uint64(uint32(c.length)) }
 
 // Observe is told where contents lie, in bytes, in the order of the tar, and gives the writer that
-// wants to see them, or nil.
-func (c *Contents) Observe(offset, length int64) io.Writer {
+// wants to see so many of their first bytes.
+func (c *Contents) Observe(offset, length int64) (io.Writer, int64) {
 	next := content{start: uint32(offset / holes.BlockSize), length: length}
 	c.list = append(c.list, next)
 	if !next.keyed() {
-		return nil
+		return nil, 0
 	}
 	if c.crc == nil {
 		c.crc = crc32.MakeTable(crc32.Castagnoli)
 	}
-	return (*lastSum)(c)
+	return (*lastSum)(c), keyed
 }
 
 // lastSum adds to the sum of the contents observed last.
@@ -67,16 +71,16 @@ func (s *lastSum) Write(p []byte) (int, error) {
 
 // byKey gives those contents that have a key, in the order of key and place.
 func (c *Contents) byKey() []content {
-	var keyed []content
+	var list []content
 	for _, one := range c.list {
 		if one.keyed() {
-			keyed = append(keyed, one)
+			list = append(list, one)
 		}
 	}
-	slices.SortFunc(keyed, func(a, b content) int {
+	slices.SortFunc(list, func(a, b content) int {
 		return cmp.Or(cmp.Compare(a.key(), b.key()), cmp.Compare(a.start, b.start))
 	})
-	return keyed
+	return list
 }
 
 const (
@@ -91,12 +95,12 @@ var ErrTable = errors.New("damaged table of contents")
 
 // Table gives the content of a layer's file "contents" (docs/format.md).
 func (c *Contents) Table() []byte {
-	keyed := c.byKey()
+	list := c.byKey()
 	order := binary.LittleEndian
-	b := append(make([]byte, 0, tableHead+len(keyed)*tableEntry+4), tableMagic...)
+	b := append(make([]byte, 0, tableHead+len(list)*tableEntry+4), tableMagic...)
 	b = order.AppendUint32(b, tableVersion)
-	b = order.AppendUint32(b, uint32(len(keyed)))
-	for _, one := range keyed {
+	b = order.AppendUint32(b, uint32(len(list)))
+	for _, one := range list {
 		b = order.AppendUint64(b, one.key())
 		b = order.AppendUint32(b, one.start)
 	}

@@ -103,7 +103,7 @@ func (e *Engine) fill(ctx context.Context, l *stagedLayer, tar io.Reader, limit 
 		sums store.Sums
 
 		contents borrow.Contents
-		observe  func(offset, length int64) io.Writer
+		observe  func(offset, length int64) (io.Writer, int64)
 	)
 	if e.dedup {
 		observe = contents.Observe

@@ -35,9 +35,9 @@ func Scan(r io.Reader, limits Limits) (*Tree, error) {
 }
 
 // ScanContents is Scan that shows contents on the way: for each entry that has some stored, visit is
-// told where they lie in the tar, in bytes, and they are written to what it returns unless that
-// is nil. An error of that writer ends the scan.
-func ScanContents(r io.Reader, limits Limits, visit func(offset, length int64) io.Writer) (*Tree, error) {
+// told where they lie in the tar, in bytes, and as many of their first bytes as it says are written to
+// what it returns. An error of that writer ends the scan.
+func ScanContents(r io.Reader, limits Limits, visit func(offset, length int64) (io.Writer, int64)) (*Tree, error) {
 	limits = limits.WithDefaults()
 	s := &scan{reader: tarfile.NewReader(r, limits.Limits), limits: limits}
 	s.root = s.newDir(nil)
@@ -56,8 +56,8 @@ func ScanContents(r io.Reader, limits Limits, visit func(offset, length int64) i
 		if visit == nil || h.PackedSize == 0 {
 			continue
 		}
-		if w := visit(h.DataOffset, h.PackedSize); w != nil {
-			if err := s.reader.WritePacked(w); err != nil {
+		if w, n := visit(h.DataOffset, h.PackedSize); n > 0 {
+			if err := s.reader.WritePacked(w, n); err != nil {
 				return nil, err
 			}
 		}

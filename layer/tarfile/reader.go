@@ -397,13 +397,19 @@ func (r *Reader) readStored(p []byte) (int, error) {
 	return n, nil
 }
 
-// WritePacked writes what is stored of the current entry's contents, PackedSize bytes, to w: without
-// the holes of a sparse file. Nothing of them must have been read.
-func (r *Reader) WritePacked(w io.Writer) error {
+// WritePacked writes the first n bytes, or all, of what is stored of the current entry's contents,
+// PackedSize bytes, to w: without the holes of a sparse file. Nothing of them must have been read, and
+// the rest cannot be.
+func (r *Reader) WritePacked(w io.Writer, n int64) error {
 	if r.err != nil {
 		return r.err
 	}
-	if err := r.src.copyTo(w, r.left); err != nil {
+	n = min(n, r.left)
+	if err := r.src.copyTo(w, n); err != nil {
+		r.err = r.inEntry(truncated(err), "contents")
+		return r.err
+	}
+	if err := r.src.advance(r.left - n); err != nil {
 		r.err = r.inEntry(truncated(err), "contents")
 		return r.err
 	}

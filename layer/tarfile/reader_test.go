@@ -169,12 +169,16 @@ func TestInputs(t *testing.T) {
 				t.Errorf("with contents: %d entries, %v, want %d", len(got), err, len(want))
 			}
 			tr := tarfile.NewReader(open(), tarfile.Limits{})
-			for range want {
+			for i := range want {
 				h, err := tr.Next()
 				must(t, err)
 				var packed bytes.Buffer
-				err = tr.WritePacked(&packed)
-				if err != nil || !bytes.Equal(packed.Bytes(), data[h.DataOffset:h.DataOffset+h.PackedSize]) {
+				n := h.PackedSize
+				if i%2 == 1 {
+					n = (n + 1) / 2
+				}
+				err = tr.WritePacked(&packed, n)
+				if err != nil || !bytes.Equal(packed.Bytes(), data[h.DataOffset:h.DataOffset+n]) {
 					t.Fatalf("packed contents of %s: %d bytes, %v, want %d", h.Name, packed.Len(), err, h.PackedSize)
 				}
 			}
