@@ -34,7 +34,9 @@ func (m *maker) writeProgram(p *sys.Program) error {
 	}
 	p.ResetSignals()
 	p.NewSession()
-	p.NewSessionKeyring()
+	if !m.cfg.KeepKeyring {
+		p.NewSessionKeyring()
+	}
 	for i, f := range m.stdio {
 		p.Dup(f, i)
 	}
@@ -65,7 +67,8 @@ func (m *maker) writeProgram(p *sys.Program) error {
 		return err
 	}
 	p.ChdirAgain(process.Cwd, cwd)
-	p.CloseOnExec()
+	m.keepFiles(p)
+	m.hold.write(p)
 	if m.cfg.DieWithParent {
 		p.DieWithParent(m.self)
 	}
@@ -136,6 +139,8 @@ func (m *maker) writeCredentials(p *sys.Program) error {
 	user := m.spec.Process.User
 	p.SetGroups(user.AdditionalGids)
 	p.SetUser(user.UID, user.GID)
-	p.SetCaps(sets[1], sets[2], sets[3], sets[4])
+	// The kernel has no ambient capability that is not permitted and inheritable as well. The examples
+	// of runc and crun have such, and both pass them over.
+	p.SetCaps(sets[1], sets[2], sets[3], sets[4]&sets[2]&sets[3])
 	return nil
 }

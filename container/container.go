@@ -49,6 +49,15 @@ type Config struct {
 	Seccomp []byte
 	// DieWithParent kills the container when this program dies.
 	DieWithParent bool
+	// Hold has the process wait, with all that can fail before done, until it reads a byte from this
+	// file; at its end, the process ends. Start returns when it waits. The process then may outlive
+	// this program. [ErrNotExecutable] and [ErrNotFound] come from Start still, unless the program
+	// is another one by then.
+	Hold *os.File
+	// KeepFiles is how many descriptors from 3 on the process gets that this program was started with.
+	KeepFiles int
+	// KeepKeyring leaves the process this program's session keyring.
+	KeepKeyring bool
 }
 
 // Container is a container that is being made.

@@ -65,6 +65,7 @@ type maker struct {
 	stdio    [3]*os.File
 	self     *os.File // a pidfd of this process
 	program  program
+	hold     hold
 	files    []*os.File // to be closed when the process runs
 }
 
@@ -185,6 +186,9 @@ func (m *maker) start(ctx context.Context, cfg Config, binds sources) (*Process,
 	}
 	p := &sys.Program{}
 	defer p.Close()
+	if err := m.prepareHold(); err != nil {
+		return nil, err
+	}
 	if err := m.writeProgram(p); err != nil {
 		return nil, err
 	}
@@ -198,7 +202,7 @@ func (m *maker) start(ctx context.Context, cfg Config, binds sources) (*Process,
 	if m.cgroup != nil {
 		into = m.cgroup.fd
 	}
-	child, err := sys.Fork(ctx, m.namespaces.fork, into, p)
+	child, err := m.fork(ctx, into, p)
 	if err != nil {
 		return nil, m.explainChild(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tarnfs/tarn/internal/format"
+	"github.com/tarnfs/tarn/ociruntime"
 )
 
 // version is set by the build: -ldflags '-X main.version=v1.2.3'.
@@ -24,11 +25,15 @@ func main() {
 }
 
 func run() int {
+	version := cmp.Or(version, "dev")
+	if args, ok := runtimeArgs(os.Args); ok {
+		return ociruntime.Main(context.Background(), version, args)
+	}
 	// The first signal asks the command to end and clean up, a second one ends the program.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
-	a := &app{version: cmp.Or(version, "dev")}
+	a := &app{version: version}
 	cmd, err := newRootCmd(a).ExecuteContextC(ctx)
 	if err == nil {
 		return 0

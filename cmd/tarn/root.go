@@ -95,6 +95,7 @@ outlive a reboot lie below --run.`,
 		newLogoutCmd(),
 		newSearchTagsCmd(a),
 		newServeCmd(a),
+		newRuntimeCmd(a),
 		newVersionCmd(a),
 		newCompletionCmd(),
 	)

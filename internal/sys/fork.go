@@ -57,6 +57,17 @@ type report struct {
 	step, errno uint32
 }
 
+// err gives the step that failed, or nil.
+func (r *report) err(ops []op) error {
+	if r.failed == 0 {
+		return nil
+	}
+	return &StepError{Step: ops[r.step].step, Errno: syscall.Errno(r.errno)}
+}
+
+// failedStatus is the exit status of a child that did not come to its exec.
+const failedStatus = 125
+
 // Fork makes a process with only the calling thread in it that runs the program and nothing
 // else, and returns when the program's last step, an exec, has succeeded. flags are CLONE_NEW
 // constants of clone(2). With cgroup, an open directory of a cgroup2 hierarchy, the child begins
@@ -68,23 +79,15 @@ type report struct {
 // The child has no file open but those the program names. It ends with the calling thread, if
 // the program contains [Program.DieWithParent].
 func Fork(ctx context.Context, flags uint64, cgroup *os.File, p *Program) (*Child, error) {
-	page, err := unix.Mmap(-1, 0, os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS)
+	page, err := reportPage()
 	if err != nil {
-		return nil, fmt.Errorf("fork: %w", err)
+		return nil, err
 	}
 	defer unix.Munmap(page) //nolint:errcheck // memory
 	rep := (*report)(unsafe.Pointer(&page[0]))
 	pidfd := new(int32)
 	*pidfd = -1
-	args := &cloneArgs{
-		flags:      flags | unix.CLONE_PIDFD | unix.CLONE_VFORK | shareMemory,
-		pidfd:      uint64(pin(p, pidfd)),
-		exitSignal: uint64(unix.SIGCHLD),
-	}
-	if cgroup != nil {
-		args.flags |= unix.CLONE_INTO_CGROUP
-		args.cgroup = uint64(cgroup.Fd())
-	}
+	args := newCloneArgs(flags|unix.CLONE_VFORK|shareMemory, cgroup, pin(p, pidfd))
 	ops := slices.Concat(p.closeOthers(), p.ops)
 	stop := killAtEnd(ctx, pidfd)
 	pid, errno := fork(args, ops, make([]uintptr, p.regs+1), rep)
@@ -94,16 +97,32 @@ func Fork(ctx context.Context, flags uint64, cgroup *os.File, p *Program) (*Chil
 	if errno != 0 {
 		return nil, fmt.Errorf("clone3: %w", errno)
 	}
-	child := &Child{Pid: int(pid), PidFD: os.NewFile(uintptr(*pidfd), fmt.Sprintf("pidfd:%d", pid))}
-	err = context.Cause(ctx)
-	if err == nil && rep.failed != 0 {
-		err = &StepError{Step: ops[rep.step].step, Errno: syscall.Errno(rep.errno)}
+	child := newChild(pid, *pidfd)
+	if err = context.Cause(ctx); err == nil {
+		err = rep.err(ops)
 	}
 	if err != nil {
 		child.discard()
 		return nil, err
 	}
-	return child, nil
+	return &child, nil
+}
+
+func newCloneArgs(flags uint64, cgroup *os.File, pidfd uintptr) *cloneArgs {
+	args := &cloneArgs{
+		flags:      flags | unix.CLONE_PIDFD,
+		pidfd:      uint64(pidfd),
+		exitSignal: uint64(unix.SIGCHLD),
+	}
+	if cgroup != nil {
+		args.flags |= unix.CLONE_INTO_CGROUP
+		args.cgroup = uint64(cgroup.Fd())
+	}
+	return args
+}
+
+func newChild(pid uintptr, pidfd int32) Child {
+	return Child{Pid: int(pid), PidFD: os.NewFile(uintptr(pidfd), fmt.Sprintf("pidfd:%d", pid))}
 }
 
 // discard ends a child.
@@ -191,6 +210,6 @@ func runChild(ops []op, regs []uintptr, rep *report) {
 		}
 	}
 	for {
-		_, _, _ = syscall.RawSyscall(unix.SYS_EXIT_GROUP, 125, 0, 0)
+		_, _, _ = syscall.RawSyscall(unix.SYS_EXIT_GROUP, failedStatus, 0, 0)
 	}
 }

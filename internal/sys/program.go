@@ -170,10 +170,13 @@ func (p *Program) Dup(f *os.File, to int) {
 	p.call("dup3", unix.SYS_DUP3, p.file(f), uintptr(to), 0)
 }
 
-// CloseOnExec has every descriptor from 3 on closed by the exec.
-func (p *Program) CloseOnExec() {
-	p.call("close_range", unix.SYS_CLOSE_RANGE, 3, uintptr(^uint32(0)), unix.CLOSE_RANGE_CLOEXEC)
+// CloseOnExec has every descriptor from first on closed by the exec.
+func (p *Program) CloseOnExec(first int) {
+	p.call("close_range", unix.SYS_CLOSE_RANGE, uintptr(first), uintptr(^uint32(0)), unix.CLOSE_RANGE_CLOEXEC)
 }
+
+// Keep leaves a descriptor open in the child that belongs to nobody here.
+func (p *Program) Keep(fd int) { p.fds = append(p.fds, fd) }
 
 // Umask sets the file mode creation mask.
 func (p *Program) Umask(mask uint32) { p.call("umask", unix.SYS_UMASK, uintptr(mask)) }

@@ -1,0 +1,61 @@
+package sys
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// SendFile sends an open file through the Unix stream socket at path (SCM_RIGHTS, unix(7)), with its
+// name as the data: that is how engines take a container's terminal.
+func SendFile(path string, f *os.File) error {
+	socket, err := OpenSource(path)
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("socket: %w", err)
+	}
+	defer unix.Close(fd) //nolint:errcheck // what was sent has arrived
+	// By descriptor: an address has place for 107 bytes, a path may have more.
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: FDPath(socket)}); err != nil {
+		return &os.PathError{Op: "connect", Path: path, Err: err}
+	}
+	defer runtime.KeepAlive(f)
+	if err := unix.Sendmsg(fd, []byte(f.Name()), unix.UnixRights(int(f.Fd())), nil, 0); err != nil {
+		return &os.PathError{Op: "sendmsg", Path: path, Err: err}
+	}
+	return nil
+}
+
+// AwaitNoReader waits until nobody has the other end of a fifo open for reading.
+func AwaitNoReader(ctx context.Context, fifo *os.File) error {
+	defer runtime.KeepAlive(fifo)
+	fds := []unix.PollFd{{Fd: int32(fifo.Fd())}}
+	for {
+		n, err := unix.Poll(fds, pollStep)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return fmt.Errorf("poll %s: %w", fifo.Name(), err)
+		case n > 0: // POLLERR, pipe(7)
+			return nil
+		}
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// IsInherited tells whether a descriptor is open and would stay open in another exec: those that Go
+// opens would not.
+func IsInherited(fd int) bool {
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+	return err == nil && flags&unix.FD_CLOEXEC == 0
+}

@@ -1,0 +1,110 @@
+package ociruntime
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"golang.org/x/term"
+
+	"github.com/tarnfs/tarn/container"
+	"github.com/tarnfs/tarn/internal/sys"
+)
+
+func run(ctx context.Context, r *runtime, args []string) (int, error) {
+	var c creation
+	var keep bool
+	flags := newFlags("run")
+	c.addFlags(flags)
+	flags.BoolVar(&c.detach, "detach", false, "do not wait for the container's end")
+	flags.BoolVar(&c.detach, "d", false, "do not wait for the container's end")
+	flags.BoolVar(&keep, "keep", false, "do not delete the container when it has ended")
+	flags.Bool("no-subreaper", true, "accepted for runc's sake")
+	rest, err := parse(flags, args, 1, 1)
+	if err != nil {
+		return 1, err
+	}
+	c.id = rest[0]
+	proxy := newProxy(!c.detach)
+	h, p, err := r.create(ctx, &c)
+	if err != nil {
+		return 1, err
+	}
+	h.close()
+	if c.detach {
+		return 0, nil
+	}
+	status, err := proxy.serve(p)
+	if keep {
+		return status, err
+	}
+	return status, errors.Join(err, r.removeEnded(c.id))
+}
+
+// proxy stands between a container's process and who waits for it here: signals, and the terminal if
+// it has one.
+type proxy struct {
+	signals chan os.Signal
+}
+
+// newProxy begins to take signals: those that come before there is a process wait.
+func newProxy(wanted bool) *proxy {
+	p := &proxy{}
+	if wanted {
+		p.signals = make(chan os.Signal, 128)
+		signal.Notify(p.signals)
+	}
+	return p
+}
+
+// serve passes on signals and what is typed and shown, until the process ends.
+func (x *proxy) serve(p *container.Process) (int, error) {
+	restore := func() {}
+	shown := make(chan struct{})
+	if pty := p.Terminal(); pty != nil {
+		resize(p)
+		if state, err := term.MakeRaw(int(os.Stdin.Fd())); err == nil {
+			restore = func() { _ = term.Restore(int(os.Stdin.Fd()), state) }
+		}
+		go func() { _, _ = io.Copy(pty, os.Stdin) }()
+		go func() {
+			_, _ = io.Copy(os.Stdout, pty) // ends with EIO
+			close(shown)
+		}()
+	} else {
+		close(shown)
+	}
+	go x.passSignals(p)
+	status, err := p.Wait()
+	<-shown
+	restore()
+	signal.Stop(x.signals)
+	return status, err
+}
+
+func (x *proxy) passSignals(p *container.Process) {
+	for sig := range x.signals {
+		switch sig {
+		case syscall.SIGCHLD, syscall.SIGURG, syscall.SIGPIPE:
+			// They are about this program: its child, Go's scheduler, its output.
+		case syscall.SIGWINCH:
+			resize(p)
+		default:
+			if number, ok := sig.(syscall.Signal); ok {
+				_ = p.Signal(number) // it may have ended
+			}
+		}
+	}
+}
+
+func resize(p *container.Process) {
+	if p.Terminal() == nil {
+		return
+	}
+	if cols, rows, err := sys.TerminalSize(os.Stdin); err == nil {
+		_ = p.Resize(cols, rows) // the next change is another chance
+	}
+}
