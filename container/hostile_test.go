@@ -153,7 +153,19 @@ func TestWorkingDirectoryThatIsALink(t *testing.T) {
 // it (CVE-2019-5736).
 func TestProgramsThatAreLinks(t *testing.T) {
 	for name, prepare := range map[string]func(b *box){
-		"the program":    func(b *box) { b.spec.Process.Args = []string{"/proc/self/exe"} },
+		"the program": func(b *box) { b.spec.Process.Args = []string{"/proc/self/exe"} },
+		// A file of the image is there when the program is looked for, and procfs when it is executed.
+		"hidden by procfs": func(b *box) {
+			b.mkdir("proc/self")
+			b.copy(probe, "proc/self/exe")
+			b.spec.Process.Args = []string{"/proc/self/exe"}
+		},
+		"as an interpreter": func(b *box) {
+			b.mkdir("proc/self")
+			b.copy(probe, "proc/self/exe")
+			b.write("evil", "#!/proc/self/exe\n", 0o755)
+			b.spec.Process.Args = []string{"/evil"}
+		},
 		"a link to it":   func(b *box) { b.symlink("/proc/self/exe", "evil"); b.spec.Process.Args = []string{"/evil"} },
 		"by PATH":        func(b *box) { b.symlink("/proc/self/exe", "bin/evil"); b.spec.Process.Args = []string{"evil"} },
 		"an interpreter": func(b *box) { b.write("evil", "#!/proc/self/exe\n", 0o755); b.spec.Process.Args = []string{"/evil"} },
@@ -177,6 +189,9 @@ func TestProgramsThatAreLinks(t *testing.T) {
 		_, err := b.start()
 		require.Error(t, err, name)
 		require.Contains(t, []int{126, 127}, container.ExitCode(err), "%s: %v", name, err)
+		if name == "hidden by procfs" || name == "as an interpreter" {
+			require.ErrorIs(t, err, syscall.ELOOP, "%s: it was executed", name)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package container_test
 import (
 	"fmt"
 	"os"
+	"os/signal"
 	"syscall"
 	"testing"
 
@@ -50,6 +51,8 @@ func TestKilled(t *testing.T) {
 
 // A signal that was ignored or blocked here is not there.
 func TestSignalDispositions(t *testing.T) {
+	signal.Ignore(syscall.SIGUSR2)
+	defer signal.Reset(syscall.SIGUSR2)
 	b := newBox(t).withShell("grep -E '^Sig(Blk|Ign|Cgt)' /proc/self/status; kill -PIPE $$; sleep 0; sh -c 'kill -PIPE $$'; echo $?")
 	b.write("bin/busybox", "", 0o755)
 	b.copy(b.path("bin/sh"), "bin/busybox")
