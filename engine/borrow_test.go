@@ -402,7 +402,7 @@ func TestSparseFilesAreBorrowed(t *testing.T) {
 			_, err = f.WriteAt([]byte(content(uint64(i)*10+uint64(at), 12_288)), at*1<<20+int64(i)*512)
 			require.NoError(t, err)
 		}
-		require.NoError(t, f.Truncate(20<<20))
+		require.NoError(t, f.Truncate(6<<20))
 		require.NoError(t, f.Close())
 	}
 	pack := func(args ...string) []byte {

@@ -171,7 +171,7 @@ func TestMountedLayersStay(t *testing.T) {
 	h.sweep()
 	look("b")
 	require.Len(t, h.remnants(), 2)
-	require.Less(t, h.disk("remnants"), int64(len(rootTar(t, append(files(20, 60), files(100, 120)...)...)))+50_000)
+	require.Less(t, h.disk("remnants"), int64(len(rootTar(t, append(files(20, 60), files(100, 120)...)...)))+100_000)
 
 	require.NoError(t, h.Umount(t.Context(), string(h.images["b"])))
 	h.sweep()
