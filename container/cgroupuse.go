@@ -85,13 +85,16 @@ func (c *cgroup) moveInto(ctx context.Context, path string, added []legacyCgroup
 }
 
 // Processes gives the processes in a container's cgroup and in those it made below, ascending.
-// path is the specification's Linux.CgroupsPath; [fs.ErrNotExist] says that there is no such cgroup.
+// path is the specification's Linux.CgroupsPath; a cgroup that is not there has none.
 func Processes(path string) ([]int, error) {
 	h, err := findHierarchies()
 	if err != nil {
 		return nil, err
 	}
 	c, err := findCgroup(h, path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}

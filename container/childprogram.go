@@ -2,7 +2,6 @@ package container
 
 import (
 	"fmt"
-	"strconv"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -46,17 +45,16 @@ func (m *maker) writeProgram(p *sys.Program) error {
 	if m.namespaces.cgroup {
 		p.Unshare(sys.NewCgroup)
 	}
-	proc, err := m.tree.mountProcs(p)
-	if err != nil {
+	if err := m.tree.mountProcs(p); err != nil {
 		return err
 	}
-	if process.OOMScoreAdj != nil {
-		if proc == 0 {
-			return fmt.Errorf("oomScoreAdj without a /proc mount: %w", ErrUnsupported)
-		}
-		p.WriteFile("oom_score_adj", proc, "self/oom_score_adj", strconv.Itoa(*process.OOMScoreAdj))
+	if err := m.writeAttributes(p); err != nil {
+		return err
 	}
 	if err := writeLimits(p, process); err != nil {
+		return err
+	}
+	if err := m.writeLabels(p); err != nil {
 		return err
 	}
 	cwd := p.Chdir(process.Cwd)

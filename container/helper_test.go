@@ -208,6 +208,7 @@ type sight struct {
 	Limits, Mounts       string
 	Cgroup, Lo, OOM, Key string
 	UID, GID, Umask      int
+	IOPrio               int
 	Groups               []int
 	Files                map[string]string
 }

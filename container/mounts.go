@@ -10,6 +10,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/tarnfs/tarn/internal/copytree"
 	"github.com/tarnfs/tarn/internal/sys"
 )
 
@@ -82,22 +83,22 @@ func (t *tree) make() error {
 }
 
 func (t *tree) makeMount(m *mount) (err error) {
-	if len(m.UIDMappings)+len(m.GIDMappings) > 0 {
-		return fmt.Errorf("idmapped mount: %w", ErrUnsupported)
-	}
 	if m.dest == "/" {
 		return fmt.Errorf("%w: the root is given apart", ErrSpec)
 	}
 	if m.options, err = parseOptions(m.Options); err != nil {
 		return err
 	}
+	if (m.options.idmap || len(m.UIDMappings)+len(m.GIDMappings) > 0) && !m.options.bind {
+		return fmt.Errorf("an ID-mapped mount that is no bind mount: %w", ErrUnsupported)
+	}
 	switch {
-	case m.options.bind, m.Type == "proc":
+	case m.options.bind, m.options.remount, m.Type == "proc":
 		return nil
 	case m.Type == "cgroup", m.Type == "cgroup2":
 		return t.makeCgroups(m)
-	case m.Type == "tmpfs" && !m.options.has("mode"):
-		return nil // it takes its mode from what it covers
+	case m.Type == "tmpfs" && (m.options.copyUp || !m.options.has("mode")):
+		return nil // it takes its mode, or more, from what it covers
 	default:
 		return t.makeFS(m)
 	}
@@ -112,7 +113,7 @@ func (t *tree) makeFS(m *mount) (err error) {
 	if m.dest == "/dev" {
 		attrs &^= sys.AttrReadOnly // until it is filled
 	}
-	if m.made, err = newFS(m.Type, m.Source, m.options.data, attrs); err != nil {
+	if m.made, err = newFS(m.Type, m.Source, t.labelled(m), attrs); err != nil {
 		return err
 	}
 	t.keep(m.made)
@@ -126,6 +127,14 @@ func (t *tree) makeFS(m *mount) (err error) {
 	return nil
 }
 
+// labelled are the options of a file system, with the label for SELinux.
+func (t *tree) labelled(m *mount) [][2]string {
+	if label := t.spec.Linux.MountLabel; label != "" && m.Type != "sysfs" && m.Type != "mqueue" && !m.options.has("context") {
+		return append(slices.Clip(m.options.data), [2]string{"context", label})
+	}
+	return m.options.data
+}
+
 // newFS makes a file system and gives it as a mount attached nowhere.
 func newFS(fstype, source string, data [][2]string, attrs uint64) (*os.File, error) {
 	c, err := sys.OpenFS(fstype)
@@ -136,6 +145,17 @@ func newFS(fstype, source string, data [][2]string, attrs uint64) (*os.File, err
 	if source != "" {
 		data = append([][2]string{{"source", source}}, data...)
 	}
+	if err := configure(c, data); err != nil {
+		return nil, err
+	}
+	if err := c.Create(); err != nil {
+		return nil, err
+	}
+	return c.Mount(int(attrs))
+}
+
+// configure gives a file system its options.
+func configure(c *sys.FSContext, data [][2]string) (err error) {
 	for _, o := range data {
 		if o[1] == "" {
 			err = c.Flag(o[0])
@@ -143,13 +163,10 @@ func newFS(fstype, source string, data [][2]string, attrs uint64) (*os.File, err
 			err = c.String(o[0], o[1])
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
-	if err := c.Create(); err != nil {
-		return nil, err
-	}
-	return c.Mount(int(attrs))
+	return nil
 }
 
 // attachAll attaches everything but procfs to root.
@@ -166,6 +183,8 @@ func (t *tree) attachAll(root *os.File, binds sources) error {
 
 func (t *tree) attachMount(m *mount, from *source) error {
 	switch {
+	case m.options.remount:
+		return t.remount(m)
 	case m.Type == "proc" && !m.options.bind:
 		return t.addProc(m)
 	case t.proc != nil && below(m.dest, "/proc"):
@@ -215,24 +234,83 @@ func attachInside(outer *os.File, inner innerMount) error {
 	return sys.MoveMount(inner.made, target)
 }
 
-// attachTmpfs makes and attaches a tmpfs that has no mode of its own: it has that of the directory it
-// covers, or if there is none the kernel's default, like runc's.
+// attachTmpfs makes and attaches a tmpfs that takes something from the directory it covers: its mode if
+// it has none of its own, or else the kernel's default, like runc's; and what is in it, with tmpcopyup.
 func (t *tree) attachTmpfs(m *mount) error {
 	covered, err := sys.OpenInRoot(t.root, m.dest, sys.OpenDirectory)
-	if err == nil {
-		node, statErr := sys.StatNode(covered)
-		_ = covered.Close()
-		if statErr != nil {
-			return statErr
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := t.makeFS(m); err != nil {
+			return err
 		}
-		m.options.data = append(m.options.data, [2]string{"mode", fmt.Sprintf("%o", node.Perm)})
-	} else if !errors.Is(err, fs.ErrNotExist) {
+		return t.attachMade(m)
+	}
+	if err != nil {
 		return fmt.Errorf("mount point %s: %w", m.dest, err)
+	}
+	defer covered.Close()
+	node, err := sys.StatNode(covered)
+	if err != nil {
+		return err
+	}
+	if !m.options.has("mode") {
+		m.options.data = append(m.options.data, [2]string{"mode", fmt.Sprintf("%o", node.Perm)})
+	}
+	readOnly := m.options.set & sys.AttrReadOnly
+	if m.options.copyUp {
+		m.options.set &^= readOnly // until it is filled
+		m.late |= readOnly
 	}
 	if err := t.makeFS(m); err != nil {
 		return err
 	}
+	if m.options.copyUp {
+		if err := copytree.Copy(m.made, covered); err != nil {
+			return fmt.Errorf("tmpcopyup: %w", err)
+		}
+	}
 	return t.attachMade(m)
+}
+
+// remount changes what is mounted somewhere already: the mount's attributes, and with options of the
+// file system that itself.
+func (t *tree) remount(m *mount) error {
+	target, err := sys.OpenInRoot(t.root, m.dest, sys.OpenAny)
+	if err != nil {
+		return err
+	}
+	defer target.Close()
+	if root, err := sys.IsMountRoot(target); err != nil {
+		return err
+	} else if !root {
+		return fmt.Errorf("remount: %w: nothing is mounted there", ErrSpec)
+	}
+	if m.options.set|m.options.clear != 0 {
+		if err := sys.SetMountAttr(target, false, m.options.set, m.options.clear, 0); err != nil {
+			return err
+		}
+	}
+	if m.options.treeSet|m.options.treeClear != 0 {
+		if err := sys.SetMountAttr(target, true, m.options.treeSet, m.options.treeClear, 0); err != nil {
+			return err
+		}
+	}
+	if m.options.propagation != 0 {
+		if err := sys.SetMountAttr(target, m.options.propagateTree, 0, 0, m.options.propagation); err != nil {
+			return err
+		}
+	}
+	if m.options.bind || len(m.options.data) == 0 {
+		return nil
+	}
+	c, err := sys.PickFS(target)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := configure(c, m.options.data); err != nil {
+		return err
+	}
+	return c.Reconfigure()
 }
 
 // attach attaches a mount to its place.

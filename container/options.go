@@ -17,8 +17,12 @@ type mountOptions struct {
 	// below it.
 	set, clear, treeSet, treeClear uint64
 	bind, recursive                bool
-	propagation                    uint64
-	propagateTree                  bool
+	// remount changes what is mounted already; copyUp fills a tmpfs with what it covers.
+	remount, copyUp bool
+	// idmap gives a bind mount other owners: of the mount itself, with idmapTree also of those below.
+	idmap, idmapTree bool
+	propagation      uint64
+	propagateTree    bool
 	// data goes to the file system; the value of an option without one is "".
 	data [][2]string
 }
@@ -110,7 +114,21 @@ func (o *mountOptions) add(option string) error {
 	case "rbind":
 		o.bind, o.recursive = true, true
 		return nil
-	case "tmpcopyup", "copy-symlink", "idmap", "ridmap", "remount":
+	case "remount":
+		o.remount = true
+		return nil
+	case "tmpcopyup":
+		o.copyUp = true
+		return nil
+	case "idmap":
+		o.idmap, o.idmapTree = true, false
+		return nil
+	case "ridmap":
+		o.idmap, o.idmapTree = true, true
+		return nil
+	case "silent", "loud": // what the kernel's log has of it
+		return nil
+	case "copy-symlink":
 		return fmt.Errorf("mount option %q: %w", option, ErrUnsupported)
 	}
 	if p := propagationOf(option); p != 0 {
@@ -134,6 +152,15 @@ func (o *mountOptions) add(option string) error {
 	key, value, _ := strings.Cut(option, "=")
 	o.data = append(o.data, [2]string{key, value})
 	return nil
+}
+
+// ofSuperblock tells whether an option is about a whole file system, whatever its type: a bind mount
+// has that of its source, and mount(2) passes such options over.
+func ofSuperblock(option string) bool {
+	list := []string{
+		"sync", "async", "dirsync", "lazytime", "nolazytime", "mand", "nomand", "iversion", "noiversion", "acl", "noacl",
+	}
+	return slices.Contains(list, option)
 }
 
 // apply has the last of contradicting options win.

@@ -62,7 +62,7 @@ func (t *tree) coverProc(m *mount, from *source) error {
 
 // mountProcs has the child mount procfs and protect its files: it is the one who is in the pid
 // namespace. It gives /proc, or 0.
-func (t *tree) mountProcs(p *sys.Program) (sys.Reg, error) {
+func (t *tree) mountProcs(p *sys.Program) error {
 	var proc sys.Reg
 	for _, m := range t.procs {
 		mount := p.MountProc(m.target, int(m.options.set), m.options.data)
@@ -74,14 +74,14 @@ func (t *tree) mountProcs(p *sys.Program) (sys.Reg, error) {
 		}
 	}
 	if t.proc == nil {
-		return 0, nil
+		return nil
 	}
 	for _, name := range t.spec.Linux.ReadonlyPaths {
 		if rel, ok := inProc(name); ok {
 			p.ReadOnly("make "+name+" read-only", proc, rel)
 		}
 	}
-	return proc, t.maskProc(p, proc)
+	return t.maskProc(p, proc)
 }
 
 func (t *tree) maskProc(p *sys.Program, proc sys.Reg) error {

@@ -198,7 +198,6 @@ func TestSpecificationsThatAreRefused(t *testing.T) {
 		"a terminal needs a devpts":        func(b *box) { b.spec.Process.Terminal = true; b.spec.Mounts = b.spec.Mounts[:2] },
 		"seccomp: invalid argument":        func(b *box) { b.cfg.Seccomp = make([]byte, 16) },
 		"root propagation \"sideways\"":    func(b *box) { b.spec.Linux.RootfsPropagation = "sideways" },
-		"oomScoreAdj without a /proc":      func(b *box) { n := 5; b.spec.Process.OOMScoreAdj = &n; b.spec.Mounts = b.spec.Mounts[1:] },
 		"set host name \"" + long() + "\"": func(b *box) { b.spec.Hostname = long() },
 	} {
 		b := newBox(t)

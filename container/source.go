@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -33,7 +34,7 @@ func (s sources) close() {
 func cloneSources(mounts []specs.Mount) (_ sources, err error) {
 	all := make(sources, len(mounts))
 	for i, m := range mounts {
-		if !isBind(m) {
+		if !isBind(m) || slices.Contains(m.Options, "remount") {
 			continue
 		}
 		if all[i], err = cloneSource(m); err != nil {
@@ -52,8 +53,10 @@ func cloneSource(m specs.Mount) (*source, error) {
 	if !filepath.IsAbs(m.Source) {
 		return nil, fmt.Errorf("%w: the source %q is not an absolute path", ErrSpec, m.Source)
 	}
-	if len(o.data) > 0 {
-		return nil, fmt.Errorf("%w: a bind mount has no option %q", ErrSpec, o.data[0][0])
+	for _, d := range o.data {
+		if !ofSuperblock(d[0]) {
+			return nil, fmt.Errorf("%w: a bind mount has no option %q", ErrSpec, d[0])
+		}
 	}
 	path, err := sys.OpenSource(m.Source)
 	if err != nil {
@@ -68,7 +71,11 @@ func cloneSource(m specs.Mount) (*source, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := applyOptions(mount, o); err != nil {
+	err = mapIDs(mount, m, o)
+	if err == nil {
+		err = applyOptions(mount, o)
+	}
+	if err != nil {
 		_ = mount.Close()
 		return nil, err
 	}

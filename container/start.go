@@ -64,6 +64,7 @@ type maker struct {
 	terminal *os.File // our end
 	stdio    [3]*os.File
 	self     *os.File // a pidfd of this process
+	proc     *os.File // the host's /proc, once it was needed
 	program  program
 	hold     hold
 	files    []*os.File // to be closed when the process runs
@@ -212,6 +213,9 @@ func (m *maker) start(ctx context.Context, cfg Config, binds sources) (*Process,
 
 // complete attaches the root and all that is mounted in it.
 func (m *maker) complete(binds sources) (err error) {
+	if err := checkLabels(m.spec.Process.ApparmorProfile, m.spec.Process.SelinuxLabel); err != nil {
+		return err
+	}
 	if m.self, err = sys.PidFD(os.Getpid()); err != nil {
 		return err
 	}

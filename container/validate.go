@@ -21,6 +21,9 @@ func validateSpec(spec *specs.Spec) error {
 	if name := unsupported(spec); name != "" {
 		return fmt.Errorf("%s: %w", name, ErrUnsupported)
 	}
+	if err := checkLabels("", spec.Linux.MountLabel); err != nil {
+		return err
+	}
 	return checkSysctls(spec)
 }
 
@@ -37,9 +40,6 @@ func validate(spec *specs.Spec, cfg Config) error {
 	}
 	if spec.Process.Terminal && (cfg.Stdin != nil || cfg.Stdout != nil || cfg.Stderr != nil) {
 		return fmt.Errorf("%w: a container with a terminal takes no other standard files", ErrSpec)
-	}
-	if name := unsupportedProcess(spec.Process); name != "" {
-		return fmt.Errorf("%s: %w", name, ErrUnsupported)
 	}
 	return validateProcess(spec.Process)
 }
@@ -88,20 +88,8 @@ func unsupported(spec *specs.Spec) string {
 		part{"linux.uidMappings", len(l.UIDMappings) > 0},
 		part{"linux.gidMappings", len(l.GIDMappings) > 0},
 		part{"linux.timeOffsets", len(l.TimeOffsets) > 0},
-		part{"linux.mountLabel", l.MountLabel != ""},
 		part{"linux.intelRdt", l.IntelRdt != nil},
 		part{"linux.memoryPolicy", l.MemoryPolicy != nil},
-		part{"linux.personality", l.Personality != nil},
 		part{"linux.netDevices", len(l.NetDevices) > 0},
-	)
-}
-
-func unsupportedProcess(p *specs.Process) string {
-	return firstSet(
-		part{"process.apparmorProfile", p.ApparmorProfile != ""},
-		part{"process.selinuxLabel", p.SelinuxLabel != ""},
-		part{"process.scheduler", p.Scheduler != nil},
-		part{"process.ioPriority", p.IOPriority != nil},
-		part{"process.execCPUAffinity", p.ExecCPUAffinity != nil},
 	)
 }

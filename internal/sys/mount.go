@@ -77,6 +77,21 @@ func (c *FSContext) Create() error {
 // opCreate is the step at which file systems look at all that was configured.
 const opCreate = "create"
 
+// PickFS begins a change of the configuration of a file system that is mounted; mount is the root of
+// a mount of it.
+func PickFS(mount *os.File) (*FSContext, error) {
+	fd, err := unix.Fspick(int(mount.Fd()), "", unix.FSPICK_CLOEXEC|unix.FSPICK_EMPTY_PATH)
+	if err != nil {
+		return nil, fmt.Errorf("fspick %s: %w", mount.Name(), err)
+	}
+	return &FSContext{fd: fd, fstype: "remount"}, nil
+}
+
+// Reconfigure makes the change that was configured.
+func (c *FSContext) Reconfigure() error {
+	return c.explain("reconfigure", unix.FsconfigReconfigure(c.fd))
+}
+
 // Mount gives the created file system as a mount that is not attached anywhere; it lives until
 // the file is closed, unless [MoveMount] has attached it. attrs are Attr constants.
 func (c *FSContext) Mount(attrs int) (*os.File, error) {

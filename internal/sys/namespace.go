@@ -17,6 +17,8 @@ const (
 	NewIPC    = unix.CLONE_NEWIPC
 	NewNet    = unix.CLONE_NEWNET
 	NewCgroup = unix.CLONE_NEWCGROUP
+	NewUser   = unix.CLONE_NEWUSER
+	NewTime   = unix.CLONE_NEWTIME
 )
 
 // OpenNamespace opens a namespace by its path, for example /proc/PID/ns/net, and verifies that it

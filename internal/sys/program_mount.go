@@ -90,8 +90,9 @@ func (p *Program) ReadOnly(step string, dir Reg, path string) {
 }
 
 // WriteFile writes into a file below dir that exists.
-func (p *Program) WriteFile(step string, dir Reg, path, content string) {
-	file := p.openBelow(step, dir, path, unix.O_WRONLY, 0)
+func (p *Program) WriteFile(step string, dir *os.File, path, content string) {
+	how := &unix.OpenHow{Flags: unix.O_WRONLY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV}
+	file := p.result(p.call(step, unix.SYS_OPENAT2, p.file(dir), p.str(path), pin(p, how), unsafe.Sizeof(*how)))
 	p.call(step, unix.SYS_WRITE, 0, p.str(content), uintptr(len(content))).from(0, file)
 	p.call(step, unix.SYS_CLOSE).from(0, file)
 }

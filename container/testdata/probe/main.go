@@ -123,7 +123,7 @@ func look(files []string) {
 		status[k] = strings.TrimSpace(v)
 	}
 	ns := map[string]string{}
-	for _, n := range []string{"mnt", "pid", "uts", "ipc", "net", "cgroup", "user"} {
+	for _, n := range []string{"mnt", "pid", "uts", "ipc", "net", "cgroup", "user", "time"} {
 		ns[n], _ = os.Readlink("/proc/self/ns/" + n)
 	}
 	cwd, _ := os.Getwd()
@@ -156,7 +156,7 @@ func look(files []string) {
 		"domainname": read("/proc/sys/kernel/domainname"), "fds": fds, "dev": dev, "env": os.Environ(), "args": os.Args,
 		"limits": read("/proc/self/limits"), "mounts": read("/proc/self/mountinfo"), "cgroup": read("/proc/self/cgroup"),
 		"uid": os.Getuid(), "gid": os.Getgid(), "groups": groups, "exe": exe, "umask": old, "files": content,
-		"key": sessionKeyring(), "lo": read("/sys/class/net/lo/operstate") + " " + read("/sys/class/net/lo/flags"), "oom": read("/proc/self/oom_score_adj"),
+		"ioprio": ioPriority(), "key": sessionKeyring(), "lo": read("/sys/class/net/lo/operstate") + " " + read("/sys/class/net/lo/flags"), "oom": read("/proc/self/oom_score_adj"),
 	})
 }
 
@@ -178,6 +178,11 @@ func sessionKeyring() string {
 		return "error: " + err.Error()
 	}
 	return strconv.Itoa(id)
+}
+
+func ioPriority() int {
+	n, _, _ := syscall.RawSyscall(syscall.SYS_IOPRIO_GET, 1, 0, 0)
+	return int(n)
 }
 
 func sid() int {

@@ -1,0 +1,65 @@
+package container
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/tarnfs/tarn/internal/sys"
+)
+
+// idMap is how the IDs inside a user namespace, or on an ID-mapped mount's file system, are mapped
+// to others.
+type idMap []specs.LinuxIDMapping
+
+// String gives it as the kernel takes it: user_namespaces(7), uid_map.
+func (m idMap) String() string {
+	var b strings.Builder
+	for _, l := range m {
+		b.WriteString(strconv.FormatUint(uint64(l.ContainerID), 10) + " " + strconv.FormatUint(uint64(l.HostID), 10) +
+			" " + strconv.FormatUint(uint64(l.Size), 10) + "\n")
+	}
+	return b.String()
+}
+
+// maxMappings is how many lines the kernel takes.
+const maxMappings = 340
+
+// check refuses what would be another mapping than it looks like.
+func (m idMap) check(name string) error {
+	if len(m) == 0 || len(m) > maxMappings {
+		return fmt.Errorf("%s: %w: %d mappings", name, ErrSpec, len(m))
+	}
+	for _, l := range m {
+		if l.Size == 0 || uint64(l.ContainerID)+uint64(l.Size) >= 1<<32 || uint64(l.HostID)+uint64(l.Size) >= 1<<32 { // the last number is no ID
+			return fmt.Errorf("%s: %w: %d IDs from %d on, as %d", name, ErrSpec, l.Size, l.ContainerID, l.HostID)
+		}
+	}
+	return nil
+}
+
+// mapIDs gives a bind mount other owners (mount_setattr(2), MOUNT_ATTR_IDMAP).
+func mapIDs(mount *os.File, m specs.Mount, o mountOptions) error {
+	uids, gids := idMap(m.UIDMappings), idMap(m.GIDMappings)
+	if len(uids)+len(gids) == 0 {
+		if o.idmap {
+			return fmt.Errorf("%w: an idmap mount without mappings needs a user namespace", ErrSpec)
+		}
+		return nil
+	}
+	if err := uids.check("uidMappings"); err != nil {
+		return err
+	}
+	if err := gids.check("gidMappings"); err != nil {
+		return err
+	}
+	ns, err := sys.NewUserNamespace(uids.String(), gids.String())
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	return sys.MapMountIDs(mount, o.idmapTree, ns)
+}

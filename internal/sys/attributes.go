@@ -1,0 +1,69 @@
+package sys
+
+import (
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Personality is an execution domain, see personality(2).
+type Personality uint32
+
+// The execution domains of linux/personality.h that the OCI runtime specification has names of.
+const (
+	PersonalityLinux   Personality = 0
+	PersonalityLinux32 Personality = 8
+)
+
+// SetPersonality sets the execution domain.
+func (p *Program) SetPersonality(domain Personality) {
+	p.call("personality", unix.SYS_PERSONALITY, uintptr(domain))
+}
+
+// Scheduling are the attributes of sched_setattr(2).
+type Scheduling struct {
+	Policy, Flags             int
+	Nice, Priority            int32
+	Runtime, Deadline, Period uint64 // nanoseconds
+}
+
+// SchedulingPolicy gives the number of a policy ("SCHED_FIFO").
+func SchedulingPolicy(name string) (int, bool) {
+	// In the order of their numbers: linux/sched.h.
+	return indexOf(name, "SCHED_", "OTHER FIFO RR BATCH ISO IDLE DEADLINE")
+}
+
+// SchedulingFlag gives the bit of a flag ("SCHED_FLAG_RESET_ON_FORK").
+func SchedulingFlag(name string) (int, bool) {
+	bit, ok := indexOf(name, "SCHED_FLAG_", "RESET_ON_FORK RECLAIM DL_OVERRUN KEEP_POLICY KEEP_PARAMS UTIL_CLAMP_MIN UTIL_CLAMP_MAX")
+	return 1 << bit, ok
+}
+
+// IOPriorityClass gives the number of a class ("IOPRIO_CLASS_BE").
+func IOPriorityClass(name string) (int, bool) {
+	return indexOf(name, "IOPRIO_CLASS_", "NONE RT BE IDLE")
+}
+
+func indexOf(name, prefix, list string) (int, bool) {
+	for i, n := range strings.Fields(list) {
+		if name == prefix+n {
+			return i, true
+		}
+	}
+	return 0, false
+}
+
+// SetScheduling sets the scheduling policy and its attributes.
+func (p *Program) SetScheduling(s Scheduling) {
+	attr := &unix.SchedAttr{
+		Size: unix.SizeofSchedAttr, Policy: uint32(s.Policy), Flags: uint64(s.Flags), Nice: s.Nice, Priority: uint32(s.Priority),
+		Runtime: s.Runtime, Deadline: s.Deadline, Period: s.Period,
+	}
+	p.call("sched_setattr", unix.SYS_SCHED_SETATTR, 0, pin(p, attr), 0)
+}
+
+// SetIOPriority sets the class and the priority in it for reading and writing, see ioprio_set(2).
+func (p *Program) SetIOPriority(class, priority int) {
+	const whoProcess, classShift = 1, 13
+	p.call("ioprio_set", unix.SYS_IOPRIO_SET, whoProcess, 0, uintptr(class<<classShift|priority))
+}
