@@ -42,7 +42,7 @@ func run(ctx context.Context, out string) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(work)
+	defer func() { _ = os.RemoveAll(work) }()
 
 	// go.mod names u-root's commands as tools.
 	packages, err := goList(ctx, "tool")
@@ -65,11 +65,13 @@ func run(ctx context.Context, out string) error {
 	return writeCompressed(out, userland.writeTar)
 }
 
-// The two files that make bb answer to "sh" however it was started: without a path in argv[0]
-// it cannot follow the link to gosh. Keyed by their place in the generated tree.
-var aliasSources = map[string]string{
-	"pkg/bbmain/alias.go": "package bbmain\n\nfunc Alias(name, of string) { bbCmds[name] = bbCmds[of] }\n",
-	"alias.go":            "package main\n\nimport \"bb.u-root.com/bb/pkg/bbmain\"\n\nfunc init() { bbmain.Alias(\"sh\", \"gosh\") }\n",
+// aliasSources gives the two files that make bb answer to "sh" however it was started: without a
+// path in argv[0] it cannot follow the link to gosh. Keyed by their place in the generated tree.
+func aliasSources() map[string]string {
+	return map[string]string{
+		"pkg/bbmain/alias.go": "package bbmain\n\nfunc Alias(name, of string) { bbCmds[name] = bbCmds[of] }\n",
+		"alias.go":            "package main\n\nimport \"bb.u-root.com/bb/pkg/bbmain\"\n\nfunc init() { bbmain.Alias(\"sh\", \"gosh\") }\n",
+	}
 }
 
 func compile(packages []string, gopath, binary string) error {
@@ -84,7 +86,7 @@ func compile(packages []string, gopath, binary string) error {
 		return err
 	}
 	dir := filepath.Join(gopath, "src/bb.u-root.com/bb")
-	for name, source := range aliasSources {
+	for name, source := range aliasSources() {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(source), 0o644); err != nil {
 			return err
 		}
@@ -154,7 +156,7 @@ func writeCompressed(out string, write func(io.Writer) error) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(tmp.Name())
+	defer func() { _ = os.Remove(tmp.Name()) }() // it is out, if all went well
 	defer tmp.Close()
 	// One goroutine: the bytes must not depend on the number of cores.
 	z, err := zstd.NewWriter(tmp, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithEncoderConcurrency(1))

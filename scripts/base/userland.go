@@ -19,8 +19,8 @@ type userland struct {
 	licenses map[string][]byte // by module
 }
 
-// stamp is every entry's time: the same tree must give the same bytes.
-var stamp = time.Unix(1_700_000_000, 0)
+// stamp is every entry's time in seconds since 1970: the same tree must give the same bytes.
+const stamp = 1_700_000_000
 
 func (u userland) writeTar(w io.Writer) error {
 	entries := map[string]tar.Header{}
@@ -69,7 +69,7 @@ func (u userland) writeTar(w io.Writer) error {
 	tw := tar.NewWriter(w)
 	for _, name := range slices.Sorted(maps.Keys(entries)) {
 		h := entries[name]
-		h.Name, h.ModTime = name, stamp
+		h.Name, h.ModTime = name, time.Unix(stamp, 0)
 		if err := tw.WriteHeader(&h); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
