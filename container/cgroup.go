@@ -75,15 +75,8 @@ func makeCgroup(h hierarchies, spec *specs.Linux) (c *cgroup, err error) {
 	if err := c.makeUnified(h, name, limits); err != nil {
 		return c, err
 	}
-	needed := limits.subsystems
-	if c.dir == "" && spec.Resources != nil && len(spec.Resources.Devices) > 0 && h.legacyOf("devices") != nil {
-		needed = append(slices.Clip(needed), "devices")
-	}
-	for _, controller := range needed {
+	for _, controller := range limits.subsystems {
 		if err := c.makeLegacy(h, name, controller); err != nil {
-			if limits.empty() && mayNot(err) {
-				break // as without a hierarchy
-			}
 			return c, err
 		}
 	}
@@ -167,7 +160,7 @@ func makeCgroupDir(dir string, above func() error) error {
 // all there is, also those that tell what a container uses, if that can be.
 func (h hierarchies) enable(dir string, needed []string) error {
 	wanted := slices.Clone(needed)
-	if len(h.legacy) == 0 {
+	if len(h.legacy) == 0 && h.own == nil {
 		wanted = append(wanted, "cpu", "io", "memory", "pids")
 	}
 	if len(wanted) == 0 {

@@ -45,38 +45,36 @@ func TestCgroupHierarchies(t *testing.T) {
 					require.Equal(t, "cgroup", m.fstype)
 					require.Contains(t, m.options, "ro,")
 				}
+				require.Equal(t, map[string]string{
+					"null:/other": "ok", "disk:/disk": "open: open /disk: operation not permitted", "open:/dev/ptmx": "ok",
+				}, b.try("null:/other", "disk:/disk", "open:/dev/ptmx"), "devices")
 				require.Equal(t, layout == "v1" || layout == "named", len(legacy) > 0 && cgroupRoot(t) == "", "the layout is not what was asked for")
 			})
 		})
 	}
 }
 
-// Without a hierarchy that can refuse devices there is no filter for them. Then no mount has devices but those of
-// the container's own, and nobody can make nodes of others there.
-func TestDevicesWithoutCgroups(t *testing.T) {
-	for _, layout := range []string{"named", "none"} {
-		t.Run(layout, func(t *testing.T) {
-			inPrivate(t, setting{Cgroups: layout}, func(t *testing.T) {
-				b := newBox(t)
-				b.mount("/host", "/dev")
-				b.mount("/dev/fuse", "/dev/null")
-				s := b.look()
-				rest := slices.DeleteFunc(container.DefaultCapabilities(), func(name string) bool { return name == "CAP_MKNOD" })
-				require.Equal(t, capabilities(t, rest), s.Status["CapEff"])
-				require.Equal(t, capabilities(t, rest), s.Status["CapBnd"])
-				for _, m := range mountsOf(s.Mounts) {
-					mask := m.fstype == "tmpfs" && strings.HasPrefix(m.options, "ro") && m.point != "/sys/fs/cgroup"
-					own := m.point == "/dev" || m.point == "/dev/pts" || mask
-					require.Equal(t, !own, strings.Contains(m.options, "nodev"), "%v", m)
-				}
-				require.Equal(t, map[string]string{
-					"open:/dev/null": "ok", "open:/dev/ptmx": "ok", "write:/dev/zero": "ok",
-					"open:/host/null": "open /host/null: permission denied", "open:/dev/fuse": "open /dev/fuse: permission denied",
-					"null:/dev/other": "mknod: operation not permitted",
-				}, b.try("open:/dev/null", "open:/dev/ptmx", "write:/dev/zero", "open:/host/null", "open:/dev/fuse", "null:/dev/other"))
-			})
-		})
+// Without a cgroup there is nothing to put a filter for devices on. Then no mount has devices but those
+// of the container's own, and nobody can make nodes of others there.
+func TestDevicesWithoutACgroup(t *testing.T) {
+	b := newBox(t)
+	b.spec.Linux.CgroupsPath = ""
+	b.mount("/host", "/dev")
+	b.mount("/dev/fuse", "/dev/null")
+	s := b.look()
+	rest := slices.DeleteFunc(container.DefaultCapabilities(), func(name string) bool { return name == "CAP_MKNOD" })
+	require.Equal(t, capabilities(t, rest), s.Status["CapEff"])
+	require.Equal(t, capabilities(t, rest), s.Status["CapBnd"])
+	for _, m := range mountsOf(s.Mounts) {
+		mask := m.fstype == "tmpfs" && strings.HasPrefix(m.options, "ro") && m.point != "/sys/fs/cgroup"
+		own := m.point == "/dev" || m.point == "/dev/pts" || mask
+		require.Equal(t, !own, strings.Contains(m.options, "nodev"), "%v", m)
 	}
+	require.Equal(t, map[string]string{
+		"open:/dev/null": "ok", "open:/dev/ptmx": "ok", "write:/dev/zero": "ok",
+		"open:/host/null": "open /host/null: permission denied", "open:/dev/fuse": "open /dev/fuse: permission denied",
+		"null:/dev/other": "mknod: operation not permitted",
+	}, b.try("open:/dev/null", "open:/dev/ptmx", "write:/dev/zero", "open:/host/null", "open:/dev/fuse", "null:/dev/other"))
 }
 
 // What a runtime that was killed has left is not in the way of the next one.

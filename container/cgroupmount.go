@@ -19,7 +19,8 @@ import (
 // Where there are hierarchies of version 1, the layout is the host's: a tmpfs with a directory
 // for each, and "unified". A host without cgroups gives an empty tmpfs.
 func (t *tree) makeCgroups(m *mount) (err error) {
-	if len(t.host.legacy) == 0 && t.host.unified.mount != "" {
+	unified := t.host.unified.mount != "" && t.host.own == nil
+	if len(t.host.legacy) == 0 && unified {
 		m.made, err = t.bindHierarchy(t.host.unified, m.options)
 		return err
 	}
@@ -29,7 +30,7 @@ func (t *tree) makeCgroups(m *mount) (err error) {
 	}
 	t.keep(m.made)
 	all := t.host.legacy
-	if t.host.unified.mount != "" {
+	if unified {
 		all = append(all, t.host.unified)
 	}
 	for _, h := range all {

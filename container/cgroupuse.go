@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/opencontainers/cgroups"
 	cgroup1 "github.com/opencontainers/cgroups/fs"
@@ -25,6 +26,7 @@ func SetResources(ctx context.Context, path string, resources *specs.LinuxResour
 	if err != nil {
 		return err
 	}
+	defer h.close()
 	c, err := findCgroup(h, path)
 	if err != nil {
 		return err
@@ -84,6 +86,33 @@ func (c *cgroup) moveInto(ctx context.Context, path string, added []legacyCgroup
 	return nil
 }
 
+// moveAll moves the processes of a cgroup into one of another hierarchy, and gives how many were not
+// there yet.
+func moveAll(from, to string) (moved int, err error) {
+	there, err := cgroupProcesses(to)
+	if err != nil {
+		return 0, err
+	}
+	pids, err := cgroupProcesses(from)
+	if err != nil {
+		return 0, err
+	}
+	for _, pid := range pids {
+		if slices.Contains(there, pid) {
+			continue
+		}
+		err := writeCgroup(to+"/cgroup.procs", strconv.Itoa(pid))
+		if errors.Is(err, syscall.ESRCH) {
+			continue
+		}
+		if err != nil {
+			return moved, fmt.Errorf("move process %d into %s: %w", pid, to, err)
+		}
+		moved++
+	}
+	return moved, nil
+}
+
 // Processes gives the processes in a container's cgroup and in those it made below, ascending.
 // path is the specification's Linux.CgroupsPath; a cgroup that is not there has none.
 func Processes(path string) ([]int, error) {
@@ -91,6 +120,7 @@ func Processes(path string) ([]int, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer h.close()
 	c, err := findCgroup(h, path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -140,6 +170,7 @@ func Stats(path string) (*cgroups.Stats, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer h.close()
 	c, err := findCgroup(h, path)
 	if err != nil {
 		return nil, err

@@ -29,10 +29,21 @@ type hierarchy struct {
 type hierarchies struct {
 	unified hierarchy
 	legacy  []hierarchy
+	// own is a mount of the cgroup2 hierarchy that is ours, where the host has none: the hierarchy itself
+	// is part of every kernel, and what a container needs of it (a device filter, the freezer, to be
+	// born in it) needs no controller. It must be open for as long as the mount's path is used.
+	own *os.File
+}
+
+// close ends the use of the hierarchies.
+func (h hierarchies) close() {
+	if h.own != nil {
+		_ = h.own.Close()
+	}
 }
 
 // findHierarchies reads /proc/self/cgroup (cgroups(7)) and believes a mount only if it is of the
-// kind it should be.
+// kind it should be. The caller closes them.
 func findHierarchies() (hierarchies, error) {
 	text, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
@@ -57,7 +68,18 @@ func findHierarchies() (hierarchies, error) {
 			h.legacy = append(h.legacy, hierarchy{mount, fields[2], strings.Split(fields[1], ",")})
 		}
 	}
+	if h.unified.mount == "" {
+		h.mountOwn()
+	}
 	return h, nil
+}
+
+// mountOwn mounts the cgroup2 hierarchy for ourselves. Where that may not be, there is none.
+func (h *hierarchies) mountOwn() {
+	mount, err := newFS("cgroup2", "cgroup2", nil, sys.AttrNoSuid|sys.AttrNoDev|sys.AttrNoExec)
+	if err == nil {
+		h.own, h.unified = mount, hierarchy{mount: sys.FDPath(mount), self: "/"}
+	}
 }
 
 func isFS(dir string, magic int64) bool {

@@ -13,6 +13,7 @@ func RemoveCgroup(path string) error {
 	if err != nil {
 		return err
 	}
+	defer h.close()
 	c, err := findCgroup(h, path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

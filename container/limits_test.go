@@ -1,14 +1,19 @@
 package container_test
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/stretchr/testify/require"
@@ -211,31 +216,6 @@ func TestLimitsAreKept(t *testing.T) {
 	})
 }
 
-// Version 1 has its own way of refusing devices.
-func TestLegacyDevices(t *testing.T) {
-	inPrivate(t, setting{Cgroups: "v1"}, func(t *testing.T) {
-		b := newBox(t)
-		if legacyDir(b, "devices") == "" {
-			t.Skip("no devices controller of version 1")
-		}
-		fuse := int64(10)
-		b.spec.Linux.Resources.Devices = append(b.spec.Linux.Resources.Devices,
-			specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: &fuse, Access: "rw"},
-			specs.LinuxDeviceCgroup{Allow: true, Type: "b", Access: "r"}, // taken back
-			specs.LinuxDeviceCgroup{Allow: false, Type: "a", Access: "w"},
-			specs.LinuxDeviceCgroup{Allow: false, Type: "b", Access: "r"},
-			specs.LinuxDeviceCgroup{Allow: true, Type: "a", Access: "m"})
-		before := host(t)
-		require.Equal(t, map[string]string{
-			"open:/dev/null": "ok", "write:/dev/zero": "ok", "open:/dev/ptmx": "ok",
-			"fuse:/tun": "ok", "write:/tun": "open /tun: operation not permitted",
-			"disk:/disk": "open: open /disk: operation not permitted",
-		}, b.try("open:/dev/null", "write:/dev/zero", "open:/dev/ptmx", "fuse:/tun", "write:/tun", "disk:/disk"))
-		before.unchanged(t)
-		require.NoDirExists(t, legacyDir(b, "devices"))
-	})
-}
-
 // Limits can be changed while a container runs, also those of hierarchies it is not in yet.
 func TestSetResources(t *testing.T) {
 	for _, layout := range []string{"", "v1"} {
@@ -287,45 +267,61 @@ func TestSetResources(t *testing.T) {
 	}
 }
 
-// With version 1 alone there is a freezer, too.
-func TestFreezeLegacy(t *testing.T) {
-	inPrivate(t, setting{Cgroups: "v1"}, func(t *testing.T) {
-		b := newBox(t, "breed", "3")
-		if legacyDir(b, "freezer") == "" || legacyDir(b, "devices") == "" {
-			t.Skip("no freezer of version 1")
-		}
-		r, w := pipe(t)
-		b.cfg.Stdout = w
-		p := b.mustStart()
-		readUntil(t, r, "ready")
-		for range 2 {
-			thaw, err := container.Freeze(t.Context(), b.spec.Linux.CgroupsPath)
-			require.NoError(t, err)
-			state := func() string {
-				text, err := os.ReadFile(legacyDir(b, "freezer") + "/freezer.state")
+// A host that has not mounted version 2 has it all the same: containers can be stopped there, too.
+func TestFreezeOnAnyHost(t *testing.T) {
+	for _, layout := range []string{"", "v1", "v2", "named", "none"} {
+		t.Run("layout "+layout, func(t *testing.T) {
+			inPrivate(t, setting{Cgroups: layout}, func(t *testing.T) {
+				b := newBox(t).withShell("echo ready; (while :; do :; done)")
+				before := host(t)
+				r, w := pipe(t)
+				b.cfg.Stdout = w
+				p := b.mustStart()
+				readUntil(t, r, "ready")
+				all, err := container.Processes(b.spec.Linux.CgroupsPath)
 				require.NoError(t, err)
-				return strings.TrimSpace(string(text))
-			}
-			require.Equal(t, "FROZEN", state())
-			procs, err := os.ReadFile(legacyDir(b, "freezer") + "/cgroup.procs")
-			require.NoError(t, err)
-			require.Len(t, strings.Fields(string(procs)), 4)
-			require.NoError(t, thaw())
-			require.Equal(t, "THAWED", state())
-		}
-		require.NoError(t, p.Signal(9))
-		_, err := p.Wait()
-		require.NoError(t, err)
-		require.NoError(t, container.RemoveCgroup(b.spec.Linux.CgroupsPath))
-		require.NoDirExists(t, legacyDir(b, "freezer"))
-		_, err = container.Freeze(context.WithoutCancel(t.Context()), b.spec.Linux.CgroupsPath)
-		require.ErrorIs(t, err, fs.ErrNotExist)
-	})
+				worker := all[len(all)-1]
+				for range 2 {
+					thaw, err := container.Freeze(t.Context(), b.spec.Linux.CgroupsPath)
+					require.NoError(t, err)
+					ticks := workOf(t, worker)
+					time.Sleep(50 * time.Millisecond)
+					require.Equal(t, ticks, workOf(t, worker), "it worked on")
+					require.NoError(t, thaw())
+					for workOf(t, worker) == ticks { // until it goes on
+						time.Sleep(time.Millisecond)
+					}
+				}
+				require.NoError(t, p.Signal(9))
+				_, err = p.Wait()
+				require.NoError(t, err)
+				require.NoError(t, errors.Join(r.Close(), w.Close()))
+				before.unchanged(t)
+				_, err = container.Freeze(context.WithoutCancel(t.Context()), b.spec.Linux.CgroupsPath)
+				require.ErrorIs(t, err, fs.ErrNotExist)
+			})
+		})
+	}
+}
+
+// workOf gives how long a process has worked, in ticks (proc_pid_stat(5), utime and stime).
+func workOf(t *testing.T, pid int) string {
+	t.Helper()
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	require.NoError(t, err)
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	return fields[11] + "+" + fields[12]
 }
 
 // What cannot be limited here is an error, not a wish.
 func TestLimitsThatCannotBe(t *testing.T) {
 	inPrivate(t, setting{Cgroups: "none"}, func(t *testing.T) {
+		dir := t.TempDir()
+		require.NoError(t, syscall.Mount("cgroup2", dir, "cgroup2", 0, ""))
+		text, err := os.ReadFile(dir + "/cgroup.controllers")
+		require.NoError(t, err)
+		require.NoError(t, syscall.Unmount(dir, 0))
+		available := strings.Fields(string(text))
 		for name, r := range map[string]*specs.LinuxResources{
 			"memory":  {Memory: &specs.LinuxMemory{Limit: new(int64(1 << 30))}},
 			"cpu":     {CPU: &specs.LinuxCPU{Shares: new(uint64(100))}},
@@ -337,6 +333,9 @@ func TestLimitsThatCannotBe(t *testing.T) {
 			"net_cls": {Network: &specs.LinuxNetwork{ClassID: new(uint32(1))}},
 			"unified": {Unified: map[string]string{"memory.high": "1"}},
 		} {
+			if slices.Contains(available, name) || name == "unified" && slices.Contains(available, "memory") {
+				continue // it is no version 1's
+			}
 			b := newBox(t, "exit", "0")
 			b.spec.Linux.Resources = r
 			_, err := b.run()

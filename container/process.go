@@ -9,7 +9,7 @@ import (
 )
 
 // reap waits for the end of the process and takes away what is left of the container.
-func (p *Process) reap(c *cgroup) {
+func (p *Process) reap(release func() error) {
 	status, err := sys.WaitPidFD(p.pidfd)
 	p.status = status
 	if err != nil {
@@ -19,7 +19,7 @@ func (p *Process) reap(c *cgroup) {
 	_ = p.pidfd.Close()
 	p.pidfd = nil
 	p.mu.Unlock()
-	p.err = errors.Join(err, c.remove())
+	p.err = errors.Join(err, release())
 	close(p.done)
 }
 

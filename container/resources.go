@@ -92,10 +92,15 @@ func (l *limits) addUnified(h hierarchies, files map[string]string, available []
 	l.unified.Unified = maps.Clone(files)
 	for name := range files {
 		// A slash would lead to another cgroup, and these files move processes.
-		if prefix, _, ok := strings.Cut(name, "."); !ok || strings.Contains(name, "/") || name == "cgroup.procs" || name == "cgroup.threads" {
+		prefix, _, ok := strings.Cut(name, ".")
+		switch {
+		case !ok || strings.Contains(name, "/") || name == "cgroup.procs" || name == "cgroup.threads":
 			return fmt.Errorf("unified resource %q: %w", name, ErrSpec)
-		} else if slices.Contains(available, prefix) {
+		case prefix == "cgroup":
+		case slices.Contains(available, prefix):
 			l.controllers = append(l.controllers, prefix)
+		default:
+			return fmt.Errorf("unified resource %q: %w by this machine: it has no such controller in cgroup v2", name, ErrUnsupported)
 		}
 	}
 	return nil

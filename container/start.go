@@ -46,7 +46,7 @@ func (c *Container) live() {
 	}
 	o.result <- started{p, err}
 	if err == nil {
-		p.reap(m.cgroup)
+		p.reap(m.release)
 	}
 }
 
@@ -116,6 +116,12 @@ func (m *maker) giveBack() error {
 	if m.terminal != nil {
 		_ = m.terminal.Close()
 	}
+	return m.release()
+}
+
+// release takes away what the process needed.
+func (m *maker) release() error {
+	defer m.host.close()
 	return m.cgroup.remove()
 }
 
@@ -153,26 +159,22 @@ func (m *maker) prepareCgroup() (err error) {
 	return m.limitDevices()
 }
 
-// limitDevices has the kernel refuse the devices that the specification's rules do, by whatever means
-// there is.
+// limitDevices has the kernel refuse the devices that the specification's rules do. Without a cgroup to
+// put the filter on, all are refused but the container's own.
 func (m *maker) limitDevices() error {
 	if m.spec.Linux.Resources == nil || len(m.spec.Linux.Resources.Devices) == 0 {
 		return nil
 	}
 	rules := append(slices.Clip(m.spec.Linux.Resources.Devices), builtinDeviceRules()...)
-	switch {
-	case m.cgroup != nil && m.cgroup.fd != nil:
-		filter, err := deviceFilter(rules)
-		if err != nil {
-			return err
-		}
-		return sys.LoadDeviceFilter(m.cgroup.fd, filter)
-	case m.cgroup != nil && m.cgroup.legacyDir("devices") != "":
-		return setLegacyDevices(m.cgroup.legacyDir("devices"), rules)
-	default:
+	filter, err := deviceFilter(rules)
+	if err != nil {
+		return err
+	}
+	if m.cgroup == nil || m.cgroup.fd == nil {
 		m.tree.noDevices = true
 		return nil
 	}
+	return sys.LoadDeviceFilter(m.cgroup.fd, filter)
 }
 
 // start completes the file system and forks the process. When it returns, the thread is back in
