@@ -5,7 +5,7 @@ set -euo pipefail
 
 goal=${1:-test}
 
-# program:package
+# program:package, or /path/with/pattern:package
 needs=(make:make findmnt:util-linux umount:mount)
 if [ "$goal" != demo ]; then
   needs+=(
@@ -16,6 +16,7 @@ if [ "$goal" != demo ]; then
     fsck.erofs:erofs-utils
     docker-registry:docker-registry htpasswd:apache2-utils  # a real registry
     podman:podman buildah:buildah       # others that push and pull
+    '/usr/lib/python3/dist-packages/seccomp*.so:python3-seccomp' # libseccomp judges our filters
     bsdtar:libarchive-tools              # its tars are not GNU tar's
     setfacl:acl setfattr:attr getcap:libcap2-bin
     mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs
@@ -28,8 +29,12 @@ fi
 
 missing=()
 for need in "${needs[@]}"; do
-  # Some of the programs live in sbin, which an ordinary user's PATH lacks.
-  PATH=$PATH:/usr/sbin:/sbin command -v "${need%%:*}" >/dev/null || missing+=("${need##*:}")
+  what=${need%%:*} package=${need##*:}
+  case $what in
+    /*) compgen -G "$what" >/dev/null || missing+=("$package") ;;
+    # Some of the programs live in sbin, which an ordinary user's PATH lacks.
+    *) PATH=$PATH:/usr/sbin:/sbin command -v "$what" >/dev/null || missing+=("$package") ;;
+  esac
 done
 [ "${#missing[@]}" -gt 0 ] || exit 0
 
