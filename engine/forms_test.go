@@ -82,7 +82,9 @@ func TestCompactKeepsWhatItCannotMakeAgain(t *testing.T) {
 	}
 	usage, err := e.DiskUsage(t.Context())
 	require.NoError(t, err)
-	require.Equal(t, engine.Usage{Type: "Compressed forms", Total: len(layers), Active: 2, Size: int64(len(packed) + len(twice))}, usage[1])
+	require.Equal(t, "Compressed forms", usage[1].Type)
+	require.Equal(t, []int{len(layers), 2}, []int{usage[1].Total, usage[1].Active})
+	require.InDelta(t, len(packed)+len(twice), usage[1].Size, 8192, "in whole blocks of the disk")
 
 	gone, err = e.Compact(t.Context(), nil)
 	require.NoError(t, err)

@@ -187,6 +187,7 @@ func TestLenderRemovedBeforePublishing(t *testing.T) {
 	_, err = e.Store.Sweep(lock, func(store.Layer) error { return nil }) // no image has it
 	require.NoError(t, err)
 	require.NoError(t, lock.Unlock())
+	require.NoError(t, e.Store.CollectLeftovers())
 	for _, dir := range []string{"layers", "remnants", "tmp"} {
 		left, err := os.ReadDir(filepath.Join(e.Store.Root(), dir))
 		require.NoError(t, err)

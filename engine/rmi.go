@@ -36,7 +36,8 @@ func (e *Engine) RemoveImage(ctx context.Context, ref string, opts RemoveImageOp
 		return nil, err
 	}
 	removed, err := e.removeImage(lock, ref, opts)
-	return removed, errors.Join(err, lock.Unlock())
+	// What was removed need not be gone from the disk before others go on.
+	return removed, errors.Join(err, lock.Unlock(), e.Store.CollectLeftovers())
 }
 
 func (e *Engine) removeImage(lock *store.Lock, ref string, opts RemoveImageOptions) (*Removed, error) {

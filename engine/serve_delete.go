@@ -39,7 +39,7 @@ func (c *storeContent) sweeping(ctx context.Context, remove func(lock *store.Loc
 	if err = remove(lock); err == nil {
 		_, err = c.engine.Store.Sweep(lock, func(l store.Layer) error { return c.engine.Driver.Release(driverLayer(l)) })
 	}
-	return errors.Join(err, lock.Unlock())
+	return errors.Join(err, lock.Unlock(), c.engine.Store.CollectLeftovers())
 }
 
 func (c *storeContent) deleteTag(lock *store.Lock, repository, tag string) (found bool, err error) {

@@ -122,6 +122,11 @@ func (e *Engine) addReferrers(set map[image.Digest]bool, entries []store.Entry) 
 
 // tagged gives the digests of all that a repository's tags lead to.
 func (e *Engine) tagged(repository string) (map[image.Digest]bool, error) {
+	return e.taggedWithout(repository, nil)
+}
+
+// taggedWithout is tagged when the images are gone.
+func (e *Engine) taggedWithout(repository string, gone []store.Image) (map[image.Digest]bool, error) {
 	images, err := e.imagesIn(repository)
 	if err != nil {
 		return nil, err
@@ -132,7 +137,9 @@ func (e *Engine) tagged(repository string) (map[image.Digest]bool, error) {
 	}
 	var roots []image.Digest
 	for _, img := range images {
-		roots = append(roots, img.Manifest, img.Target())
+		if !slices.Contains(gone, img) {
+			roots = append(roots, img.Manifest, img.Target())
+		}
 	}
 	for _, entry := range entries {
 		if entry.Tag != "" {

@@ -29,7 +29,8 @@ const (
 	KindRecipe    Kind = "recipe"    // ID: the digest of the blob, or the name of the record's file
 	KindInit      Kind = "init layer"
 	KindVolume    Kind = "volume"
-	KindFile      Kind = "file" // ID: its path in the store
+	KindPartial   Kind = "interrupted pull" // ID: the digest of the blob
+	KindFile      Kind = "file"             // ID: its path in the store
 )
 
 // Object names something in the store.

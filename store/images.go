@@ -144,6 +144,9 @@ func (s *Store) Images() ([]Image, error) {
 	return all, nil
 }
 
+// Records lists all records of images: of those that have names, also the ones without.
+func (s *Store) Records() ([]Image, error) { return s.imageRecords() }
+
 func (s *Store) imageRecords() ([]Image, error) {
 	entries, err := os.ReadDir(s.path(dirImages))
 	if err != nil {

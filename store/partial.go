@@ -8,10 +8,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/tarnfs/tarn/image"
 	"github.com/tarnfs/tarn/internal/atomicfile"
+	"github.com/tarnfs/tarn/internal/diskusage"
 	"github.com/tarnfs/tarn/internal/sys"
 )
 
@@ -218,4 +220,53 @@ func removeUnlocked(path string) error {
 		return err
 	}
 	return os.Remove(path)
+}
+
+// IdlePartials lists the beginnings of blobs that nobody is fetching, and that nobody has added to since
+// until, if that is not zero.
+func (s *Store) IdlePartials(ctx context.Context, until time.Time) ([]Loss, error) {
+	return s.idlePartials(ctx, until, isAbandoned)
+}
+
+// RemovePartials removes what IdlePartials lists.
+func (s *Store) RemovePartials(ctx context.Context, until time.Time) ([]Loss, error) {
+	return s.idlePartials(ctx, until, func(path string) (bool, error) {
+		if idle, err := isAbandoned(path); err != nil || !idle {
+			return false, err
+		}
+		err := removeUnlocked(path)
+		if _, statErr := os.Lstat(path); err == nil && errors.Is(statErr, fs.ErrNotExist) {
+			return true, nil
+		}
+		return false, err
+	})
+}
+
+// idlePartials lists those that take says are to be listed.
+func (s *Store) idlePartials(ctx context.Context, until time.Time, take func(path string) (bool, error)) ([]Loss, error) {
+	entries, err := os.ReadDir(s.path(dirPartial))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("partial blobs: %w", err)
+	}
+	var list []Loss
+	for _, entry := range entries {
+		info, err := entry.Info()
+		if err != nil || !until.IsZero() && info.ModTime().After(until) {
+			continue
+		}
+		path := s.path(dirPartial, entry.Name())
+		bytes, err := diskusage.Of(ctx, path)
+		taken := false
+		if err == nil {
+			taken, err = take(path)
+		}
+		if err != nil {
+			return list, fmt.Errorf("partial blobs: %w", err)
+		}
+		if taken {
+			id := strings.Replace(entry.Name(), "-", ":", 1)
+			list = append(list, Loss{Object: Object{KindPartial, id}, Bytes: bytes, path: path, had: bytes})
+		}
+	}
+	return list, nil
 }

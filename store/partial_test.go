@@ -118,6 +118,7 @@ func TestPinsKeepWhatHasNoNameYet(t *testing.T) {
 		swept, err := s.Sweep(lock, func(store.Layer) error { return nil })
 		require.NoError(t, err)
 		require.NoError(t, lock.Unlock())
+		require.NoError(t, s.CollectLeftovers())
 		return swept.Blobs
 	}
 	require.Equal(t, []image.Digest{loose}, sweep())

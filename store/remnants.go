@@ -167,7 +167,7 @@ func (s *Store) reduce(idle map[holes.TarID]*lent) error {
 			continue
 		}
 		delete(idle, id)
-		if err := s.discard(l.remnant.dir); err != nil {
+		if err := s.bury(l.remnant.dir); err != nil {
 			errs = append(errs, err)
 		}
 	}

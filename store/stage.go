@@ -85,3 +85,9 @@ func (s *Store) CollectLeftovers() error {
 
 // discard moves an object out of its place at once, and removes it then.
 func (s *Store) discard(path string) error { return atomicfile.Bury(path, s.path(dirTmp)) }
+
+// bury moves an object out of its place; CollectLeftovers removes it.
+func (s *Store) bury(path string) error {
+	_, err := atomicfile.Entomb(path, s.path(dirTmp))
+	return err
+}

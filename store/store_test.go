@@ -330,6 +330,7 @@ func TestSweep(t *testing.T) {
 	for _, digest := range []image.Digest{two.Manifest, two.ID} {
 		require.True(t, s.HasBlob(digest))
 	}
+	require.NoError(t, s.CollectLeftovers())
 	require.Empty(t, list(t, s, "tmp"))
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/tarnfs/tarn/image"
 )
@@ -26,7 +27,8 @@ type live struct {
 }
 
 // Sweep removes the layers, blobs and init layers that neither a name, nor a container, nor a
-// repository's entry refers to.
+// repository's entry refers to. What is removed is only taken out of its place: the disk has its room back
+// when CollectLeftovers, which needs no lock and takes longer, has run.
 // release is called for each layer before it goes, to unmount it; if it fails the layer stays,
 // and the error is reported after the rest has been swept. The lock must be exclusive.
 func (s *Store) Sweep(lock *Lock, release func(Layer) error) (Swept, error) {
@@ -63,7 +65,7 @@ func (s *Store) Sweep(lock *Lock, release func(Layer) error) (Swept, error) {
 	}
 	blobs, err := s.sweepBlobs(refs)
 	swept.Blobs = blobs
-	errs = append(errs, err, s.sweepInit(refs), s.sweepRecipes(), s.CollectLeftovers())
+	errs = append(errs, err, s.sweepInit(refs), s.sweepRecipes())
 	if err := errors.Join(errs...); err != nil {
 		return swept, fmt.Errorf("sweep: %w", err)
 	}
@@ -80,7 +82,7 @@ func (s *Store) sweepBlobs(refs *live) ([]image.Digest, error) {
 		}
 		path, err := s.blobPath(d)
 		if err == nil {
-			err = os.Remove(path)
+			err = s.bury(path)
 		}
 		if err != nil {
 			errs = append(errs, err)
@@ -99,7 +101,7 @@ func (s *Store) sweepInit(refs *live) error {
 	var errs []error
 	for _, entry := range entries {
 		if !refs.chains[entry.Name()] {
-			errs = append(errs, s.discard(s.path(dirInit, entry.Name())))
+			errs = append(errs, s.bury(s.path(dirInit, entry.Name())))
 		}
 	}
 	return errors.Join(errs...)
@@ -107,7 +109,15 @@ func (s *Store) sweepInit(refs *live) error {
 
 // live follows every name, container and entry. If one cannot be read, nothing may be swept, as
 // what it needs is not known.
-func (s *Store) live() (*live, error) {
+func (s *Store) live() (*live, error) { return s.liveWithout(Selection{}) }
+
+// Selection is records that are to be removed.
+type Selection struct {
+	Images  []Image
+	Entries []Entry
+}
+
+func (s *Store) liveWithout(drop Selection) (*live, error) {
 	refs := &live{
 		layers: map[image.Digest]bool{}, blobs: map[image.Digest]bool{}, chains: map[string]bool{},
 		documents: map[image.Digest]bool{},
@@ -117,6 +127,9 @@ func (s *Store) live() (*live, error) {
 		return nil, err
 	}
 	for _, img := range images {
+		if slices.Contains(drop.Images, img) {
+			continue
+		}
 		if err := s.follow(refs, img.Manifest); err != nil {
 			return nil, fmt.Errorf("image %q: %w", img.Name, err)
 		}
@@ -144,6 +157,9 @@ func (s *Store) live() (*live, error) {
 	}
 	// After the images: follow must not find their manifests marked already.
 	err = s.eachEntry(func(e Entry, isCurrent bool) error {
+		if slices.Contains(drop.Entries, e) {
+			return nil
+		}
 		if !isCurrent {
 			refs.past = append(refs.past, e)
 			return nil

@@ -85,3 +85,16 @@ func (s *Store) RemoveVolume(name string) error {
 	}
 	return nil
 }
+
+// Volumes lists the volumes by name.
+func (s *Store) Volumes() ([]string, error) {
+	entries, err := os.ReadDir(s.path(dirVolumes))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("list volumes: %w", err)
+	}
+	var names []string
+	for _, entry := range entries {
+		names = append(names, entry.Name())
+	}
+	return names, nil
+}

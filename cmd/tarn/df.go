@@ -1,9 +1,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -14,6 +17,26 @@ import (
 // usageRow is a kind of thing as --format sees it.
 type usageRow struct {
 	Type, TotalCount, Active, Size, Reclaimable string
+}
+
+// verboseRows are the lists of "df -v", as --format sees them.
+type verboseRows struct {
+	Images          []imageUsageRow
+	Containers      []containerUsageRow
+	Volumes         []volumeUsageRow
+	CompressedForms []formRow
+}
+
+type imageUsageRow struct {
+	Image, ID, CreatedSince, Size, OnDisk, Shared, Unique, Containers, SharedWith string
+}
+
+type containerUsageRow struct {
+	ID, Image, Size, Status, Names string
+}
+
+type volumeUsageRow struct {
+	Name, Links, Size string
 }
 
 // formRow is a compressed form.
@@ -30,17 +53,23 @@ func newDfCmd(a *app) *cobra.Command {
 		Use:     "df [flags]",
 		GroupID: groupStore,
 		Short:   "Show what takes room on the disk",
-		Long: `Show what takes room on the disk, and what of it could be had back.
+		Long: `Show what takes room on the disk, and what of it could be had back. Sizes are bytes on the disk;
+together they are what 'du' says of the store.
 
-Layers are the tars. Compressed forms are what manifests name: they are kept as they came, so
-that a push gives the same digests, unless they can be made again from the tar (see 'tarn
-compact'). With -v each of them is listed, and why it is kept.
+Images are layers' tars and indexes, and what is left of removed layers because others borrow it.
+Compressed forms are what manifests name: they are kept as they came, so that a push gives the
+same digests, unless they can be made again from the tar (see 'tarn compact').
+
+With -v each image, container, volume and compressed form is listed. SIZE of an image is what it seems to
+have, ON DISK what it needs of the disk; of that, SHARED is needed by other images, too, and UNIQUE
+goes with it.
 
 Fields for --format: .Type .TotalCount .Active .Size .Reclaimable
-With -v: .Digest .Layer .Size .Kept .Why .Images`,
+With -v it is for all at once: .Images .Containers .Volumes .CompressedForms`,
 		Example: `  tarn df
   tarn df -v
-  tarn df --format '{{.Type}} {{.Size}}'`,
+  tarn df --format '{{.Type}} {{.Size}}'
+  tarn df -v --format '{{range .Images}}{{.Image}} {{.OnDisk}}{{println}}{{end}}'`,
 		Args: arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			e, err := a.engine()
@@ -48,13 +77,13 @@ With -v: .Digest .Layer .Size .Kept .Why .Images`,
 				return err
 			}
 			if verbose {
-				return showForms(cmd, e, &list)
+				return showVerboseUsage(cmd, e, &list)
 			}
 			return showUsage(cmd, e, &list)
 		},
 	}
 	flags := cmd.Flags()
-	flags.BoolVarP(&verbose, "verbose", "v", false, "list the layers' compressed forms, and why they are kept")
+	flags.BoolVarP(&verbose, "verbose", "v", false, "list images, containers, volumes and compressed forms")
 	flags.BoolVar(&list.noTrunc, "no-trunc", false, "shorten nothing")
 	flags.StringVar(&list.format, "format", "", "print each by a Go `template`; 'table TEMPLATE' for columns with titles, 'json' for all")
 	return cmd
@@ -80,21 +109,103 @@ func showUsage(cmd *cobra.Command, e *engine.Engine, list *listing) error {
 	return format.Execute(cmd.OutOrStdout(), template, usageRow{"TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"}, rows)
 }
 
-func showForms(cmd *cobra.Command, e *engine.Engine, list *listing) error {
-	template, err := list.template("Digest", "Layer", "Size", "Kept", "Why", "Images")
+func showVerboseUsage(cmd *cobra.Command, e *engine.Engine, list *listing) error {
+	var custom *format.Template
+	if list.format != "" {
+		var err error
+		if custom, err = format.Parse(list.format); err != nil {
+			return err
+		}
+	}
+	rows, err := verboseUsage(cmd, e, list)
 	if err != nil {
 		return err
 	}
-	forms, err := e.Forms(cmd.Context())
+	out := cmd.OutOrStdout()
+	if custom != nil {
+		return format.Object(out, custom, rows)
+	}
+	return errors.Join(
+		section(out, "Images space usage:", "table {{.Image}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}\t{{.OnDisk}}\t{{.Shared}}\t{{.Unique}}\t{{.Containers}}\t{{.SharedWith}}",
+			imageUsageRow{"IMAGE", "IMAGE ID", "CREATED", "SIZE", "ON DISK", "SHARED", "UNIQUE", "CONTAINERS", "SHARED WITH"}, rows.Images),
+		section(out, "\nContainers space usage:", "table {{.ID}}\t{{.Image}}\t{{.Size}}\t{{.Status}}\t{{.Names}}",
+			containerUsageRow{"CONTAINER ID", "IMAGE", "SIZE", "STATUS", "NAMES"}, rows.Containers),
+		section(out, "\nLocal Volumes space usage:", "table {{.Name}}\t{{.Links}}\t{{.Size}}",
+			volumeUsageRow{"VOLUME NAME", "LINKS", "SIZE"}, rows.Volumes),
+		section(out, "\nCompressed forms:", "table {{.Digest}}\t{{.Layer}}\t{{.Size}}\t{{.Kept}}\t{{.Why}}\t{{.Images}}",
+			formRow{"COMPRESSED FORM", "LAYER", "SIZE", "KEPT", "WHY", "IMAGES"}, rows.CompressedForms),
+	)
+}
+
+// section prints a table with a title.
+func section[T any](out io.Writer, title, columns string, header T, rows []T) error {
+	template, err := format.Parse(columns)
 	if err != nil {
 		return err
 	}
-	rows := make([]formRow, 0, len(forms))
+	fmt.Fprintf(out, "%s\n\n", title)
+	return format.Execute(out, template, header, rows)
+}
+
+func verboseUsage(cmd *cobra.Command, e *engine.Engine, list *listing) (*verboseRows, error) {
+	ctx := cmd.Context()
+	images, err := e.ImageUsage(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rows := new(verboseRows)
+	now := time.Now()
+	for _, img := range images {
+		rows.Images = append(rows.Images, newImageUsageRow(img, list, now))
+	}
+	containers, err := e.Containers(ctx, engine.ContainerFilter{All: true})
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range containers {
+		bytes, err := e.ContainerDisk(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		rows.Containers = append(rows.Containers, containerUsageRow{
+			list.hexID(c.ID), list.text(c.ImageName, 40), format.Size(bytes), c.State.Status, c.Name,
+		})
+	}
+	volumes, err := e.VolumeUsage(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range volumes {
+		rows.Volumes = append(rows.Volumes, volumeUsageRow{v.Name, strconv.Itoa(v.Links), format.Size(v.Size)})
+	}
+	forms, err := e.Forms(ctx)
+	if err != nil {
+		return nil, err
+	}
 	for _, f := range forms {
-		rows = append(rows, newFormRow(f, list))
+		rows.CompressedForms = append(rows.CompressedForms, newFormRow(f, list))
 	}
-	return format.Execute(cmd.OutOrStdout(), template,
-		formRow{"COMPRESSED FORM", "LAYER", "SIZE", "KEPT", "WHY", "IMAGES"}, rows)
+	return rows, nil
+}
+
+func newImageUsageRow(img *engine.ImageUsage, list *listing, now time.Time) imageUsageRow {
+	var with []string
+	for _, s := range img.SharedWith {
+		with = append(with, imageLabel(s.Image, list)+" "+format.Size(s.Size))
+	}
+	return imageUsageRow{
+		Image: list.text(imageLabel(img, list), 40), ID: list.id(img.ID), CreatedSince: format.Ago(img.Row.Created, now),
+		Size: format.Size(img.Size), OnDisk: format.Size(img.OnDisk), Shared: format.Size(img.Shared),
+		Unique: format.Size(img.Unique), Containers: strconv.Itoa(img.Containers), SharedWith: list.text(strings.Join(with, ", "), 60),
+	}
+}
+
+// imageLabel names an image: by its names, or else by its ID.
+func imageLabel(img *engine.ImageUsage, list *listing) string {
+	if len(img.Names) == 0 {
+		return list.id(img.ID)
+	}
+	return strings.Join(img.Names, ",")
 }
 
 func newFormRow(f engine.Form, list *listing) formRow {

@@ -54,6 +54,14 @@ func (l *listing) id(digest image.Digest) string {
 	return digest.Short()
 }
 
+// hexID shortens a container's ID.
+func (l *listing) hexID(id string) string {
+	if l.noTrunc {
+		return id
+	}
+	return id[:min(12, len(id))]
+}
+
 // text shortens what may be long.
 func (l *listing) text(text string, length int) string {
 	if l.noTrunc {

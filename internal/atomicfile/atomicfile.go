@@ -120,11 +120,17 @@ func MkdirTemp(dir string) (*os.File, error) {
 // the same file system, as an unfinished one, so that what a process that dies has not removed yet
 // is left to [Collect].
 func Bury(path, dir string) error {
-	grave := filepath.Join(dir, tempPrefix+rand.Text())
-	if err := os.Rename(path, grave); err != nil {
+	grave, err := Entomb(path, dir)
+	if err != nil {
 		return err
 	}
 	return os.RemoveAll(grave)
+}
+
+// Entomb is the first half of Bury, and leaves the rest to [Collect]. It says where it is now.
+func Entomb(path, dir string) (grave string, err error) {
+	grave = filepath.Join(dir, tempPrefix+rand.Text())
+	return grave, os.Rename(path, grave)
 }
 
 // claim locks a fresh file or directory. A collector, or somebody who only looks, may take it in the

@@ -16,23 +16,37 @@ var ErrNoPunch = errors.New("the file system does not punch holes")
 // as zeros; the rest of the stretches, and the file's size, stay (fallocate(2), FALLOC_FL_PUNCH_HOLE).
 func PunchHoles(f *os.File, stretches iter.Seq[Range]) error {
 	defer runtime.KeepAlive(f)
-	fd := int(f.Fd())
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return pathError("stat", f.Name(), err)
+	block, err := BlockSize(f)
+	if err != nil {
+		return err
 	}
-	block := max(int64(st.Blksize), 512) //nolint:unconvert // int32 on some architectures
 	for r := range stretches {
-		start := (r.Offset + block - 1) / block * block
-		end := (r.Offset + r.Length) / block * block
-		if end <= start {
+		r = r.Within(block)
+		if r.Length == 0 {
 			continue
 		}
-		if err := punch(fd, start, end-start); err != nil {
+		if err := punch(int(f.Fd()), r.Offset, r.Length); err != nil {
 			return pathError("punch holes in", f.Name(), err)
 		}
 	}
 	return nil
+}
+
+// BlockSize gives the size of the blocks in which a file lies on the disk.
+func BlockSize(f *os.File) (int64, error) {
+	defer runtime.KeepAlive(f)
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return 0, pathError("stat", f.Name(), err)
+	}
+	return max(int64(st.Blksize), 512), nil //nolint:unconvert // int32 on some architectures
+}
+
+// Within gives the blocks that lie wholly in the range.
+func (r Range) Within(block int64) Range {
+	start := (r.Offset + block - 1) / block * block
+	end := (r.Offset + r.Length) / block * block
+	return Range{Offset: start, Length: max(end-start, 0)}
 }
 
 func punch(fd int, offset, length int64) error {
