@@ -21,7 +21,7 @@ func (m *maker) writeAttributes(p *sys.Program) error {
 			return err
 		}
 	}
-	if s := process.Scheduler; s != nil {
+	if s := process.Scheduler; s != nil && m.namespaces.user == nil { // else limitFromOutside
 		attributes, err := scheduling(s)
 		if err != nil {
 			return err

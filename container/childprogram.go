@@ -32,6 +32,10 @@ func (m *maker) writeProgram(p *sys.Program) error {
 		}
 	}
 	p.ResetSignals()
+	if err := m.writeAttributes(p); err != nil {
+		return err
+	}
+	m.namespaces.write(p)
 	p.NewSession()
 	if !m.cfg.KeepKeyring {
 		p.NewSessionKeyring()
@@ -48,25 +52,25 @@ func (m *maker) writeProgram(p *sys.Program) error {
 	if err := m.tree.mountProcs(p); err != nil {
 		return err
 	}
-	if err := m.writeAttributes(p); err != nil {
-		return err
-	}
-	if err := writeLimits(p, process); err != nil {
+	m.stops.pivot.write(p)
+	if err := m.writeLimits(p); err != nil {
 		return err
 	}
 	if err := m.writeLabels(p); err != nil {
 		return err
 	}
 	cwd := p.Chdir(process.Cwd)
-	if !process.NoNewPrivileges && len(m.cfg.Seccomp) > 0 {
-		p.Seccomp(m.cfg.Seccomp)
+	if !process.NoNewPrivileges {
+		m.loadFilter(p)
 	}
 	if err := m.writeCredentials(p); err != nil {
 		return err
 	}
 	p.ChdirAgain(process.Cwd, cwd)
 	m.keepFiles(p)
-	m.hold.write(p)
+	if m.stops.seccomp == nil {
+		m.stops.exec.write(p)
+	}
 	if m.cfg.DieWithParent {
 		p.DieWithParent(m.self)
 	}
@@ -75,34 +79,52 @@ func (m *maker) writeProgram(p *sys.Program) error {
 	}
 	if process.NoNewPrivileges {
 		p.NoNewPrivs()
-		if len(m.cfg.Seccomp) > 0 {
-			p.Seccomp(m.cfg.Seccomp)
-		}
+		m.loadFilter(p)
+	}
+	if m.stops.seccomp != nil {
+		m.stops.exec.write(p) // after the filter: while the process waits there, who takes its listener may have gone
 	}
 	p.Exec(execStep, m.program.path, process.Args, process.Env)
 	return nil
 }
 
-func writeLimits(p *sys.Program, process *specs.Process) error {
+func (m *maker) writeLimits(p *sys.Program) error {
 	umask := uint32(0o022)
-	if process.User.Umask != nil {
-		umask = *process.User.Umask
+	if m.spec.Process.User.Umask != nil {
+		umask = *m.spec.Process.User.Umask
 	}
 	p.Umask(umask)
+	if m.namespaces.user != nil {
+		return nil // limitFromOutside
+	}
+	limits, err := limitsOfProcess(m.spec.Process)
+	for _, l := range limits {
+		p.Rlimit(l.resource, l.soft, l.hard)
+	}
+	return err
+}
+
+// rlimit is a resource limit.
+type rlimit struct {
+	resource   int
+	soft, hard uint64
+}
+
+func limitsOfProcess(process *specs.Process) ([]rlimit, error) {
 	hard, err := sys.MaxFiles()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	files, _ := sys.RlimitNumber("RLIMIT_NOFILE")
-	p.Rlimit(files, min(defaultMaxFiles, hard), hard)
+	limits := []rlimit{{files, min(defaultMaxFiles, hard), hard}}
 	for _, l := range process.Rlimits {
 		n, ok := sys.RlimitNumber(l.Type)
 		if !ok {
-			return fmt.Errorf("%w: unknown resource limit %q", ErrSpec, l.Type)
+			return nil, fmt.Errorf("%w: unknown resource limit %q", ErrSpec, l.Type)
 		}
-		p.Rlimit(n, l.Soft, l.Hard)
+		limits = append(limits, rlimit{n, l.Soft, l.Hard})
 	}
-	return nil
+	return limits, nil
 }
 
 // writeCredentials makes root the container's user with the container's capabilities.

@@ -44,9 +44,13 @@ type Config struct {
 	// writing, give other owners and modes, and so on, however it is opened here. A pipe is given to
 	// the container's user. With Process.Terminal they must be nil: see [Process.Terminal].
 	Stdin, Stdout, Stderr *os.File
-	// Seccomp is the system call filter as the kernel takes it (an array of struct sock_filter);
-	// nil filters nothing. The specification's Linux.Seccomp is not read.
+	// Seccomp is a system call filter as the kernel takes it (an array of struct sock_filter), in place
+	// of what the specification's Linux.Seccomp would be compiled to. Its flags and its listener are the
+	// specification's in either case.
 	Seccomp []byte
+	// State is what hooks and a seccomp listener are told of the container: ID, Bundle and Annotations;
+	// the rest is filled in.
+	State specs.State
 	// DieWithParent kills the container when this program dies.
 	DieWithParent bool
 	// Hold has the process wait, with all that can fail before done, until it reads a byte from this
@@ -92,7 +96,8 @@ func New(spec *specs.Spec) *Container {
 	return c
 }
 
-// Start puts the file system together and executes the program. When it returns without error,
+// Start puts the file system together, runs the hooks that come before the program (all but poststart
+// and poststop, and startContainer's if Config.Hold is set), and executes the program. When it returns without error,
 // the program is running (execve has succeeded). When it fails or ctx ends first, nothing is left
 // behind. ctx has no bearing on the process once it runs. Start is called once, in the mount
 // namespace in which the sources of bind mounts are meant.
@@ -105,7 +110,7 @@ func (c *Container) Start(ctx context.Context, cfg Config) (*Process, error) {
 	if err := validate(c.spec, cfg); err != nil {
 		return nil, err
 	}
-	sources, err := cloneSources(c.spec.Mounts)
+	sources, err := cloneSources(c.spec)
 	if err != nil {
 		return nil, err
 	}

@@ -80,7 +80,7 @@ func (t *tree) finishDev() error {
 		}
 	}
 	for _, d := range t.spec.Linux.Devices {
-		if err := addDevice(t.root, d); err != nil {
+		if err := t.addDevice(d); err != nil {
 			return err
 		}
 	}
@@ -110,7 +110,7 @@ func openDevice(dev *os.File, d device) (*os.File, error) {
 }
 
 // addDevice makes a node that the specification asks for.
-func addDevice(root *os.File, d specs.LinuxDevice) error {
+func (t *tree) addDevice(d specs.LinuxDevice) error {
 	types := map[string]uint32{"c": sys.TypeChar, "u": sys.TypeChar, "b": sys.TypeBlock, "p": sys.TypeFifo}
 	mode, ok := types[d.Type]
 	if !ok || !path.IsAbs(d.Path) || path.Base(d.Path) == "/" {
@@ -120,7 +120,7 @@ func addDevice(root *os.File, d specs.LinuxDevice) error {
 	if d.FileMode != nil {
 		perm = *d.FileMode & 0o7777
 	}
-	parent, err := mountPoint(root, path.Dir(d.Path), directory)
+	parent, err := mountPoint(t.root, path.Dir(d.Path), directory)
 	if err != nil {
 		return fmt.Errorf("device %s: %w", d.Path, err)
 	}
@@ -134,7 +134,10 @@ func addDevice(root *os.File, d specs.LinuxDevice) error {
 		}
 	}
 	if err == nil && (d.UID != nil || d.GID != nil) {
-		err = sys.ChownEntry(parent, name, idOrZero(d.UID), idOrZero(d.GID))
+		var uid, gid int
+		if uid, gid, err = t.user.ids(idOrZero(d.UID), idOrZero(d.GID)); err == nil {
+			err = sys.ChownEntry(parent, name, uid, gid)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("device %s: %w", d.Path, err)
@@ -142,11 +145,11 @@ func addDevice(root *os.File, d specs.LinuxDevice) error {
 	return nil
 }
 
-func idOrZero(id *uint32) int {
+func idOrZero(id *uint32) uint32 {
 	if id == nil {
 		return 0
 	}
-	return int(*id)
+	return *id
 }
 
 // below tells whether a clean absolute path is dir or lies below it.

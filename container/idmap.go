@@ -25,6 +25,16 @@ func (m idMap) String() string {
 	return b.String()
 }
 
+// outside gives what an ID from inside is outside.
+func (m idMap) outside(id uint32) (uint32, bool) {
+	for _, l := range m {
+		if id >= l.ContainerID && id-l.ContainerID < l.Size {
+			return l.HostID + (id - l.ContainerID), true
+		}
+	}
+	return 0, false
+}
+
 // maxMappings is how many lines the kernel takes.
 const maxMappings = 340
 
@@ -42,13 +52,15 @@ func (m idMap) check(name string) error {
 }
 
 // mapIDs gives a bind mount other owners (mount_setattr(2), MOUNT_ATTR_IDMAP).
-func mapIDs(mount *os.File, m specs.Mount, o mountOptions) error {
+func mapIDs(mount *os.File, m specs.Mount, o mountOptions, l *specs.Linux) error {
 	uids, gids := idMap(m.UIDMappings), idMap(m.GIDMappings)
 	if len(uids)+len(gids) == 0 {
-		if o.idmap {
-			return fmt.Errorf("%w: an idmap mount without mappings needs a user namespace", ErrSpec)
+		if !o.idmap {
+			return nil
 		}
-		return nil
+		if uids, gids = l.UIDMappings, l.GIDMappings; len(uids)+len(gids) == 0 {
+			return fmt.Errorf("%w: an idmap mount without mappings needs a user namespace with mappings", ErrSpec)
+		}
 	}
 	if err := uids.check("uidMappings"); err != nil {
 		return err
@@ -56,7 +68,12 @@ func mapIDs(mount *os.File, m specs.Mount, o mountOptions) error {
 	if err := gids.check("gidMappings"); err != nil {
 		return err
 	}
-	ns, err := sys.NewUserNamespace(uids.String(), gids.String())
+	h, err := sys.HoldNamespaces(0, nil, uids.String(), gids.String(), "")
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	ns, err := h.Open(sys.NewUser)
 	if err != nil {
 		return err
 	}

@@ -23,6 +23,7 @@ type tree struct {
 	spec *specs.Spec
 	root *os.File // the root of the container's file system, attached
 	own  *cgroup  // the container's, or nil
+	user *userNamespace
 	host hierarchies
 	// noDevices has every mount refuse devices that are not the container's own: there is no device
 	// filter.
@@ -113,7 +114,11 @@ func (t *tree) makeFS(m *mount) (err error) {
 	if m.dest == "/dev" {
 		attrs &^= sys.AttrReadOnly // until it is filled
 	}
-	if m.made, err = newFS(m.Type, m.Source, t.labelled(m), attrs); err != nil {
+	data, err := t.user.mapOptions(t.labelled(m))
+	if err != nil {
+		return err
+	}
+	if m.made, err = newFS(m.Type, m.Source, data, attrs); err != nil {
 		return err
 	}
 	t.keep(m.made)
@@ -123,6 +128,9 @@ func (t *tree) makeFS(m *mount) (err error) {
 		return fillDev(t.dev)
 	case m.dest == "/dev/pts" && m.Type == "devpts":
 		t.pts = m.made
+	}
+	if m.Type == "devpts" && t.user != nil {
+		return t.user.own(m.made) // its root is the host's, whoever mounts it
 	}
 	return nil
 }

@@ -19,6 +19,13 @@ type namespaces struct {
 	cgroup bool
 	// join are existing ones.
 	join []namespace
+	// user is one that only the process enters: a program with several threads cannot. All new ones
+	// belong to it.
+	user *userNamespace
+	// time is entered by the process alone as well.
+	time *os.File
+	// held are new ones that another process than this one has to make.
+	held int
 }
 
 type namespace struct {
@@ -30,12 +37,19 @@ func (n *namespaces) close() {
 	for _, j := range n.join {
 		_ = j.file.Close()
 	}
+	if n.user != nil && n.user.file != nil {
+		_ = n.user.file.Close()
+	}
+	if n.time != nil {
+		_ = n.time.Close()
+	}
 }
 
 func namespaceKinds() map[specs.LinuxNamespaceType]int {
 	return map[specs.LinuxNamespaceType]int{
 		specs.MountNamespace: sys.NewMount, specs.PIDNamespace: sys.NewPID, specs.UTSNamespace: sys.NewUTS,
 		specs.IPCNamespace: sys.NewIPC, specs.NetworkNamespace: sys.NewNet, specs.CgroupNamespace: sys.NewCgroup,
+		specs.UserNamespace: sys.NewUser, specs.TimeNamespace: sys.NewTime,
 	}
 }
 
@@ -56,32 +70,63 @@ func openNamespaces(spec *specs.Spec) (n *namespaces, err error) {
 			return n, fmt.Errorf("%s namespace: %w", ns.Type, ErrUnsupported)
 		case seen&kind != 0:
 			return n, fmt.Errorf("%w: two %s namespaces", ErrSpec, ns.Type)
-		case kind == sys.NewMount && ns.Path != "":
-			return n, fmt.Errorf("joining a mount namespace: %w", ErrUnsupported)
-		case ns.Path != "":
-			f, err := sys.OpenNamespace(ns.Path, kind)
-			if err != nil {
-				return n, fmt.Errorf("join %s namespace: %w", ns.Type, err)
-			}
-			n.join = append(n.join, namespace{kind, f})
-		case kind == sys.NewPID:
-			n.fork |= sys.NewPID
-		case kind == sys.NewCgroup:
-			n.cgroup = true
-		default:
-			n.thread |= kind
 		}
 		seen |= kind
+		if ns.Path == "" {
+			n.add(kind)
+			continue
+		}
+		f, err := sys.OpenNamespace(ns.Path, kind)
+		if err != nil {
+			return n, fmt.Errorf("join %s namespace: %w", ns.Type, err)
+		}
+		n.addExisting(kind, f)
 	}
 	if seen&sys.NewMount == 0 {
 		return n, fmt.Errorf("%w: no mount namespace", ErrSpec)
 	}
+	if err := n.checkMappings(spec.Linux); err != nil {
+		return n, err
+	}
+	if n.user != nil {
+		n.held, n.thread = n.held|n.thread, 0
+	}
 	return n, nil
+}
+
+func (n *namespaces) add(kind int) {
+	switch kind {
+	case sys.NewPID:
+		n.fork |= sys.NewPID
+	case sys.NewCgroup:
+		n.cgroup = true
+	case sys.NewUser:
+		n.user = &userNamespace{}
+	case sys.NewTime:
+		n.held |= sys.NewTime
+	default:
+		n.thread |= kind
+	}
+}
+
+func (n *namespaces) addExisting(kind int, f *os.File) {
+	switch kind {
+	case sys.NewUser:
+		n.user = &userNamespace{file: f}
+	case sys.NewTime:
+		n.time = f
+	default:
+		n.join = append(n.join, namespace{kind, f})
+	}
 }
 
 // enter moves the calling thread into the namespaces.
 func (n *namespaces) enter(spec *specs.Spec) error {
-	if err := sys.Unshare(n.thread); err != nil {
+	if err := n.hold(spec.Linux); err != nil {
+		return err
+	}
+	// Without a new mount namespace the thread needs a root directory of its own to enter one.
+	if err := sys.Unshare(n.thread | sys.OwnRoot); err != nil {
 		return err
 	}
 	for _, j := range n.join {
@@ -89,7 +134,7 @@ func (n *namespaces) enter(spec *specs.Spec) error {
 			return err
 		}
 	}
-	if n.thread&sys.NewNet != 0 {
+	if (n.thread|n.held)&sys.NewNet != 0 {
 		if err := sys.LoopbackUp(); err != nil {
 			return err
 		}
@@ -100,7 +145,12 @@ func (n *namespaces) enter(spec *specs.Spec) error {
 		}
 	}
 	if spec.Domainname != "" {
-		return sys.SetDomainname(spec.Domainname)
+		if err := sys.SetDomainname(spec.Domainname); err != nil {
+			return err
+		}
+	}
+	if n.user != nil {
+		return n.user.beRoot()
 	}
 	return nil
 }

@@ -185,7 +185,7 @@ func TestSpecificationsThatAreRefused(t *testing.T) {
 		"process is missing":               func(b *box) { b.spec.Process = nil },
 		"linux is missing":                 func(b *box) { b.spec.Linux = nil },
 		"process.apparmorProfile":          func(b *box) { b.spec.Process.ApparmorProfile = "x" },
-		"user namespace":                   func(b *box) { b.spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, ns("user")) },
+		"linux.uidMappings":                func(b *box) { b.spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, ns("user")) },
 		"two pid namespaces":               func(b *box) { b.spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, ns("pid")) },
 		"no mount namespace":               func(b *box) { b.spec.Linux.Namespaces = b.spec.Linux.Namespaces[1:] },
 		"no array of instructions":         func(b *box) { b.cfg.Seccomp = []byte{1} },

@@ -31,13 +31,13 @@ func (s sources) close() {
 
 // cloneSources makes the bind mounts of a specification, in the caller's mount namespace: only
 // there are they related to the host's mounts, whose events those that propagate are to see.
-func cloneSources(mounts []specs.Mount) (_ sources, err error) {
-	all := make(sources, len(mounts))
-	for i, m := range mounts {
+func cloneSources(spec *specs.Spec) (_ sources, err error) {
+	all := make(sources, len(spec.Mounts))
+	for i, m := range spec.Mounts {
 		if !isBind(m) || slices.Contains(m.Options, "remount") {
 			continue
 		}
-		if all[i], err = cloneSource(m); err != nil {
+		if all[i], err = cloneSource(m, spec.Linux); err != nil {
 			all.close()
 			return nil, fmt.Errorf("mount %s: %w", m.Destination, err)
 		}
@@ -45,7 +45,7 @@ func cloneSources(mounts []specs.Mount) (_ sources, err error) {
 	return all, nil
 }
 
-func cloneSource(m specs.Mount) (*source, error) {
+func cloneSource(m specs.Mount, l *specs.Linux) (*source, error) {
 	o, err := parseOptions(m.Options)
 	if err != nil {
 		return nil, err
@@ -71,7 +71,7 @@ func cloneSource(m specs.Mount) (*source, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = mapIDs(mount, m, o)
+	err = mapIDs(mount, m, o, l)
 	if err == nil {
 		err = applyOptions(mount, o)
 	}

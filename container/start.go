@@ -66,8 +66,10 @@ type maker struct {
 	self     *os.File // a pidfd of this process
 	proc     *os.File // the host's /proc, once it was needed
 	program  program
-	hold     hold
-	files    []*os.File // to be closed when the process runs
+	stops    stops
+	// filterFlags are seccomp(2)'s for Config.Seccomp.
+	filterFlags uint
+	files       []*os.File // to be closed when the process runs
 }
 
 // keep has the file closed when the process runs, or will not.
@@ -105,7 +107,7 @@ func (m *maker) prepare() (err error) {
 	if err := setSysctls(m.spec.Linux.Sysctl); err != nil {
 		return err
 	}
-	m.tree.spec, m.tree.own, m.tree.host = m.spec, m.cgroup, m.host
+	m.tree.spec, m.tree.own, m.tree.host, m.tree.user = m.spec, m.cgroup, m.host, m.namespaces.user
 	return m.tree.make()
 }
 
@@ -189,17 +191,19 @@ func (m *maker) start(ctx context.Context, cfg Config, binds sources) (*Process,
 	}
 	p := &sys.Program{}
 	defer p.Close()
-	if err := m.prepareHold(); err != nil {
+	if err := m.prepareSeccomp(); err != nil {
+		return nil, err
+	}
+	if err := m.prepareStops(); err != nil {
 		return nil, err
 	}
 	if err := m.writeProgram(p); err != nil {
 		return nil, err
 	}
-	if err := sys.PivotRoot(m.cfg.Root); err != nil {
-		return nil, err
-	}
-	if err := setRootPropagation(m.spec.Linux.RootfsPropagation); err != nil {
-		return nil, err
+	if m.stops.pivot == nil {
+		if err := m.pivot(); err != nil {
+			return nil, err
+		}
 	}
 	var into *os.File
 	if m.cgroup != nil {

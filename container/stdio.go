@@ -60,10 +60,14 @@ func (m *maker) openNull() (*os.File, error) {
 // does in other engines.
 func (m *maker) givePipe(f *os.File) error {
 	node, err := sys.StatNode(f)
-	if err != nil || node.Type != sys.TypeFifo || m.spec.Process.User.UID == 0 {
+	if err != nil || node.Type != sys.TypeFifo {
 		return err
 	}
-	if err := f.Chown(int(m.spec.Process.User.UID), -1); err != nil && !errors.Is(err, fs.ErrPermission) {
+	uid, _, err := m.namespaces.user.ids(m.spec.Process.User.UID, 0)
+	if err != nil || uid == 0 {
+		return err
+	}
+	if err := f.Chown(uid, -1); err != nil && !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
 	return nil
@@ -82,7 +86,11 @@ func (m *maker) openTerminal() error {
 	m.terminal = master
 	m.keep(slave)
 	m.stdio = [3]*os.File{slave, slave, slave}
-	if err := slave.Chown(int(m.spec.Process.User.UID), -1); err != nil {
+	uid, _, err := m.namespaces.user.ids(m.spec.Process.User.UID, 0)
+	if err != nil {
+		return err
+	}
+	if err := slave.Chown(uid, -1); err != nil {
 		return err
 	}
 	if size := m.spec.Process.ConsoleSize; size != nil {

@@ -3,7 +3,6 @@ package container
 import (
 	"fmt"
 	"path"
-	"reflect"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -31,6 +30,9 @@ func validateSpec(spec *specs.Spec) error {
 func validate(spec *specs.Spec, cfg Config) error {
 	if spec == nil || spec.Process == nil {
 		return fmt.Errorf("%w: process is missing", ErrSpec)
+	}
+	if spec.Linux == nil {
+		return fmt.Errorf("%w: linux is missing", ErrSpec)
 	}
 	if cfg.Root == nil {
 		return fmt.Errorf("%w: no root", ErrSpec)
@@ -84,10 +86,6 @@ func firstSet(parts ...part) string {
 func unsupported(spec *specs.Spec) string {
 	l := spec.Linux
 	return firstSet(
-		part{"hooks", spec.Hooks != nil && !reflect.ValueOf(*spec.Hooks).IsZero()},
-		part{"linux.uidMappings", len(l.UIDMappings) > 0},
-		part{"linux.gidMappings", len(l.GIDMappings) > 0},
-		part{"linux.timeOffsets", len(l.TimeOffsets) > 0},
 		part{"linux.intelRdt", l.IntelRdt != nil},
 		part{"linux.memoryPolicy", l.MemoryPolicy != nil},
 		part{"linux.netDevices", len(l.NetDevices) > 0},

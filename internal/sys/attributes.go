@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"fmt"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -53,13 +54,32 @@ func indexOf(name, prefix, list string) (int, bool) {
 	return 0, false
 }
 
-// SetScheduling sets the scheduling policy and its attributes.
-func (p *Program) SetScheduling(s Scheduling) {
-	attr := &unix.SchedAttr{
+func (s Scheduling) attr() *unix.SchedAttr {
+	return &unix.SchedAttr{
 		Size: unix.SizeofSchedAttr, Policy: uint32(s.Policy), Flags: uint64(s.Flags), Nice: s.Nice, Priority: uint32(s.Priority),
 		Runtime: s.Runtime, Deadline: s.Deadline, Period: s.Period,
 	}
-	p.call("sched_setattr", unix.SYS_SCHED_SETATTR, 0, pin(p, attr), 0)
+}
+
+// SetScheduling sets the scheduling policy and its attributes.
+func (p *Program) SetScheduling(s Scheduling) {
+	p.call("sched_setattr", unix.SYS_SCHED_SETATTR, 0, pin(p, s.attr()), 0)
+}
+
+// SetScheduling is [Program.SetScheduling] for another process.
+func SetScheduling(pid int, s Scheduling) error {
+	if err := unix.SchedSetAttr(pid, s.attr(), 0); err != nil {
+		return fmt.Errorf("sched_setattr: %w", err)
+	}
+	return nil
+}
+
+// SetRlimit is [Program.Rlimit] for another process.
+func SetRlimit(pid, resource int, soft, hard uint64) error {
+	if err := unix.Prlimit(pid, resource, &unix.Rlimit{Cur: soft, Max: hard}, nil); err != nil {
+		return fmt.Errorf("setrlimit: %w", err)
+	}
+	return nil
 }
 
 // SetIOPriority sets the class and the priority in it for reading and writing, see ioprio_set(2).

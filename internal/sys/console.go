@@ -12,7 +12,10 @@ import (
 
 // SendFile sends an open file through the Unix stream socket at path (SCM_RIGHTS, unix(7)), with its
 // name as the data: that is how engines take a container's terminal.
-func SendFile(path string, f *os.File) error {
+func SendFile(path string, f *os.File) error { return SendFileWith(path, []byte(f.Name()), f) }
+
+// SendFileWith is [SendFile] with other data.
+func SendFileWith(path string, data []byte, f *os.File) error {
 	socket, err := OpenSource(path)
 	if err != nil {
 		return err
@@ -28,7 +31,7 @@ func SendFile(path string, f *os.File) error {
 		return &os.PathError{Op: "connect", Path: path, Err: err}
 	}
 	defer runtime.KeepAlive(f)
-	if err := unix.Sendmsg(fd, []byte(f.Name()), unix.UnixRights(int(f.Fd())), nil, 0); err != nil {
+	if err := unix.Sendmsg(fd, data, unix.UnixRights(int(f.Fd())), nil, 0); err != nil {
 		return &os.PathError{Op: "sendmsg", Path: path, Err: err}
 	}
 	return nil

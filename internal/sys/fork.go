@@ -47,7 +47,7 @@ type Child struct {
 
 // cloneArgs is struct clone_args of linux/sched.h, its first 88 bytes (Linux 5.7).
 type cloneArgs struct {
-	flags, pidfd, _, _, exitSignal, _, _, _, _, _, cgroup uint64
+	flags, pidfd, _, parentTID, exitSignal, _, _, _, _, _, cgroup uint64
 }
 
 // report is where a child says which of its steps failed. It lies in memory that both see, also
@@ -55,6 +55,7 @@ type cloneArgs struct {
 type report struct {
 	failed      uint32 // 1 if a step has
 	step, errno uint32
+	heir        int32 // the process of Program.ForkAgain
 }
 
 // err gives the step that failed, or nil.
@@ -188,6 +189,12 @@ func runChild(ops []op, regs []uintptr, rep *report) {
 		if o.nr == opSkipUnlessZero {
 			if regs[o.args[0]] != 0 {
 				i += int(o.skip)
+			}
+			continue
+		}
+		if o.nr == opExitUnlessZero {
+			if regs[o.args[0]] != 0 {
+				_, _, _ = syscall.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
 			}
 			continue
 		}

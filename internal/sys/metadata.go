@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"fmt"
 	"os"
 	"runtime"
 
@@ -28,4 +29,12 @@ func SetMtime(f *os.File, sec int64, nsec uint32) error {
 	defer runtime.KeepAlive(f)
 	t := unix.Timespec{Sec: sec, Nsec: int64(nsec)}
 	return pathError("utimensat", f.Name(), unix.UtimesNanoAt(int(f.Fd()), "", []unix.Timespec{t, t}, unix.AT_EMPTY_PATH))
+}
+
+// ChownHandle sets the owner of a file that may be opened with O_PATH.
+func ChownHandle(f *os.File, uid, gid int) error {
+	if err := unix.Fchownat(int(f.Fd()), "", uid, gid, unix.AT_EMPTY_PATH); err != nil {
+		return fmt.Errorf("chown %s: %w", f.Name(), err)
+	}
+	return nil
 }

@@ -19,6 +19,8 @@ const (
 	NewCgroup = unix.CLONE_NEWCGROUP
 	NewUser   = unix.CLONE_NEWUSER
 	NewTime   = unix.CLONE_NEWTIME
+	// OwnRoot is no namespace: a root and a working directory that are not those of the other threads.
+	OwnRoot = unix.CLONE_FS
 )
 
 // OpenNamespace opens a namespace by its path, for example /proc/PID/ns/net, and verifies that it

@@ -17,6 +17,8 @@ type Program struct {
 	fds  []int
 	pins runtime.Pinner
 	regs Reg
+	// again is what ForkAgain passes to clone3(2).
+	again *cloneArgs
 }
 
 // Reg stands for what a call in the child will return: usually a descriptor. 0 is where results go
@@ -25,6 +27,9 @@ type Reg uintptr
 
 // opSkipUnlessZero is no system call: it skips if the register args[0] is not 0.
 const opSkipUnlessZero = ^uintptr(0)
+
+// opExitUnlessZero is none, either: the child ends, and well, if the register args[0] is not 0.
+const opExitUnlessZero = ^uintptr(1)
 
 // op is a system call to be made by the child.
 type op struct {
@@ -175,6 +180,9 @@ func (p *Program) CloseOnExec(first int) {
 	p.call("close_range", unix.SYS_CLOSE_RANGE, uintptr(first), uintptr(^uint32(0)), unix.CLOSE_RANGE_CLOEXEC)
 }
 
+// KeepUntilExec leaves a file open in the child until its exec.
+func (p *Program) KeepUntilExec(f *os.File) { p.file(f) }
+
 // Keep leaves a descriptor open in the child that belongs to nobody here.
 func (p *Program) Keep(fd int) { p.fds = append(p.fds, fd) }
 
@@ -217,12 +225,13 @@ type sockFprog struct {
 }
 
 // Seccomp loads a system call filter: an array of struct sock_filter, of 8 bytes each. It needs
-// CAP_SYS_ADMIN or [Program.NoNewPrivs], and all that follows is subject to it.
-func (p *Program) Seccomp(filter []byte) {
+// CAP_SYS_ADMIN or [Program.NoNewPrivs], and all that follows is subject to it. flags are Seccomp
+// constants, and those of [SeccompFlag].
+func (p *Program) Seccomp(filter []byte, flags uint) {
 	filter = slices.Clone(filter)
 	p.pins.Pin(&filter[0])
 	prog := &sockFprog{len: uint16(len(filter) / 8), filter: &filter[0]}
-	p.call("seccomp", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, pin(p, prog))
+	p.call("seccomp", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(flags), pin(p, prog))
 }
 
 // Chdir goes to an absolute path as the container sees it, but through none of the magic links

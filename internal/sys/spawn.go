@@ -31,6 +31,9 @@ func Spawn(flags uint64, cgroup *os.File, p *Program) (*Spawned, error) {
 	pidfd := new(int32)
 	args := newCloneArgs(flags, cgroup, pin(p, pidfd))
 	s := &Spawned{page: page, ops: slices.Concat(p.closeOthers(), p.ops)}
+	if p.again != nil {
+		p.again.parentTID = uint64(uintptr(unsafe.Pointer(&s.report().heir)))
+	}
 	pid, errno := fork(args, s.ops, make([]uintptr, p.regs+1), s.report())
 	runtime.KeepAlive(p)
 	runtime.KeepAlive(cgroup)
