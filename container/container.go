@@ -58,6 +58,9 @@ type Config struct {
 	// this program. [ErrNotExecutable] and [ErrNotFound] come from Start still, unless the program
 	// is another one by then.
 	Hold *os.File
+	// Outlives leaves the process's status to who inherits the process when this program ends: it is
+	// not reaped here. Its cgroup stays as well, see [RemoveCgroup].
+	Outlives bool
 	// KeepFiles is how many descriptors from 3 on the process gets that this program was started with.
 	KeepFiles int
 	// KeepKeyring leaves the process this program's session keyring.
@@ -78,6 +81,7 @@ type Process struct {
 	pid      int
 	mu       sync.Mutex
 	pidfd    *os.File // nil when it has ended; under mu
+	outlives bool
 	terminal *os.File
 	done     chan struct{}
 	status   syscall.WaitStatus

@@ -10,7 +10,11 @@ import (
 
 // reap waits for the end of the process and takes away what is left of the container.
 func (p *Process) reap(release func() error) {
-	status, err := sys.WaitPidFD(p.pidfd)
+	wait := sys.WaitPidFD
+	if p.outlives {
+		wait = sys.SeeExit
+	}
+	status, err := wait(p.pidfd)
 	p.status = status
 	if err != nil {
 		p.status = 0x7f // neither exited nor ended by a signal
@@ -19,7 +23,10 @@ func (p *Process) reap(release func() error) {
 	_ = p.pidfd.Close()
 	p.pidfd = nil
 	p.mu.Unlock()
-	p.err = errors.Join(err, release())
+	if !p.outlives { // else it is removed with the container, later
+		err = errors.Join(err, release())
+	}
+	p.err = err
 	close(p.done)
 }
 

@@ -67,6 +67,7 @@ type maker struct {
 	proc     *os.File // the host's /proc, once it was needed
 	program  program
 	stops    stops
+	joins    bool // a container that is there, see Join
 	// filterFlags are seccomp(2)'s for Config.Seccomp.
 	filterFlags uint
 	files       []*os.File // to be closed when the process runs
@@ -214,7 +215,13 @@ func (m *maker) start(ctx context.Context, cfg Config, binds sources) (*Process,
 		return nil, m.explainChild(err)
 	}
 	m.close()
-	return &Process{pid: child.Pid, pidfd: child.PidFD, terminal: m.terminal, done: make(chan struct{})}, nil
+	return m.process(child), nil
+}
+
+func (m *maker) process(child *sys.Child) *Process {
+	return &Process{
+		pid: child.Pid, pidfd: child.PidFD, outlives: m.cfg.Outlives, terminal: m.terminal, done: make(chan struct{}),
+	}
 }
 
 // complete attaches the root and all that is mounted in it.

@@ -98,6 +98,9 @@ func (m *maker) openTerminal() error {
 			return err
 		}
 	}
+	if m.joins {
+		return nil // the console is the first process's terminal
+	}
 	if err := m.mountConsole(slave); err != nil {
 		return fmt.Errorf("/dev/console: %w", err)
 	}

@@ -66,6 +66,24 @@ func (m *maker) prepareStops() (err error) {
 			return err
 		}
 	}
+	return m.prepareLaterStops()
+}
+
+// prepareJoinStops is prepareStops for a process that joins a container.
+func (m *maker) prepareJoinStops() (err error) {
+	if m.namespaces.user != nil {
+		limit := func(_ context.Context, pid int) error {
+			return outside(func() error { return m.limitFromOutside(pid) })
+		}
+		if m.stops.pivot, err = m.addStop(nil, limit); err != nil {
+			return err
+		}
+	}
+	return m.prepareLaterStops()
+}
+
+func (m *maker) prepareLaterStops() (err error) {
+	hooks := m.hooks()
 	if m.listener() != "" {
 		if m.stops.seccomp, err = m.addStop(nil, m.sendListener); err != nil {
 			return err

@@ -25,8 +25,14 @@ import (
 const beRuntime = "TARN_TEST_BE_RUNTIME"
 
 func TestMain(m *testing.M) {
+	if os.Getenv(beReaper) != "" {
+		os.Exit(reap())
+	}
 	if os.Getenv(beRuntime) != "" {
 		os.Exit(ociruntime.Main(context.Background(), "test", os.Args[1:]))
+	}
+	if os.Getenv(beSealed) != "" {
+		os.Exit(probeSealed())
 	}
 	os.Exit(m.Run())
 }
@@ -140,9 +146,9 @@ func (b *bundle) state() specs.State {
 	return s
 }
 
-func (b *bundle) await(status specs.ContainerState) {
+func (b *bundle) awaitEnd() {
 	b.t.Helper()
-	b.eventually(func() bool { return b.state().Status == status })
+	b.eventually(func() bool { return b.state().Status == specs.StateStopped })
 }
 
 // awaitFile waits until the container has made a file.

@@ -52,7 +52,7 @@ func TestConsoleSocket(t *testing.T) {
 	b.awaitFile("printed")
 	_, err := terminal.WriteString("hello\n")
 	require.NoError(t, err)
-	b.await(specs.StateStopped)
+	b.awaitEnd()
 	text := make([]byte, 4096)
 	n, err := terminal.Read(text)
 	require.NoError(t, err)

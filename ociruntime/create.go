@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	goruntime "runtime"
 	"strconv"
 	"syscall"
 	"time"
@@ -16,28 +15,23 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/tarnfs/tarn/container"
-	"github.com/tarnfs/tarn/container/seccomp"
 	"github.com/tarnfs/tarn/internal/atomicfile"
 	"github.com/tarnfs/tarn/internal/sys"
 )
 
 // creation is how a container is created.
 type creation struct {
+	output
 	id           string
 	bundle       string
-	pidFile      string
-	console      string // a socket that gets the terminal
-	preserve     int
 	keepKeyring  bool
 	wait, detach bool // it waits for start; it is left alone
 }
 
 func (c *creation) addFlags(flags *flag.FlagSet) {
+	c.output.addFlags(flags)
 	flags.StringVar(&c.bundle, "bundle", ".", "`directory` of the bundle")
 	flags.StringVar(&c.bundle, "b", ".", "`directory` of the bundle")
-	flags.StringVar(&c.pidFile, "pid-file", "", "write the process ID to `file`")
-	flags.StringVar(&c.console, "console-socket", "", "send the terminal to the Unix socket `path`")
-	flags.IntVar(&c.preserve, "preserve-fds", 0, "pass on `n` descriptors from 3 on")
 	flags.BoolVar(&c.keepKeyring, "no-new-keyring", false, "keep the caller's session keyring")
 	flags.BoolFunc("no-pivot", "not supported", func(string) error {
 		return errors.New("a root that cannot be pivoted to (a ramfs) is not supported")
@@ -53,7 +47,7 @@ func create(ctx context.Context, r *runtime, args []string) (int, error) {
 		return 1, err
 	}
 	c.id = rest[0]
-	h, _, err := r.create(ctx, &c)
+	h, _, _, err := r.create(ctx, &c)
 	if err != nil {
 		return 1, err
 	}
@@ -63,24 +57,24 @@ func create(ctx context.Context, r *runtime, args []string) (int, error) {
 
 // create makes a container, and gives it locked. Its process waits, or runs; when an error is
 // returned nothing is left.
-func (r *runtime) create(ctx context.Context, c *creation) (_ *held, p *container.Process, err error) {
+func (r *runtime) create(ctx context.Context, c *creation) (_ *held, spec *specs.Spec, p *container.Process, err error) {
 	if c.bundle, err = filepath.Abs(c.bundle); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	spec, text, err := readSpec(filepath.Join(c.bundle, configFile))
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	if err := c.check(spec); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	h, err := r.add(c.id)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, abandon(p), h.remove())
+			err = errors.Join(err, abandon(p), h.discard(p != nil))
 			h.close()
 		}
 	}()
@@ -89,62 +83,36 @@ func (r *runtime) create(ctx context.Context, c *creation) (_ *held, p *containe
 		Owner: os.Geteuid(), Annotations: spec.Annotations,
 	}
 	if h.Rootfs, err = rootfs(c.bundle, spec); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	if p, err = c.start(ctx, h, spec); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	if err := c.publish(h, p, text); err != nil {
-		return nil, p, err
+		return nil, nil, p, err
 	}
-	return h, p, nil
+	return h, spec, p, nil
 }
 
-// check completes a specification, and refuses what contradicts the command line.
+// check completes a specification.
 func (c *creation) check(spec *specs.Spec) error {
 	if spec.Process == nil || spec.Linux == nil {
 		return errors.New("config.json: process or linux is missing")
 	}
-	switch terminal := spec.Process.Terminal; {
-	case terminal && c.detach && c.console == "":
-		return errors.New("the container has a terminal: --console-socket must say where it is to go")
-	case c.console != "" && (!terminal || !c.detach):
-		return errors.New("--console-socket is for a container that has a terminal and is not waited for")
-	}
 	if spec.Linux.CgroupsPath == "" {
 		spec.Linux.CgroupsPath = "/tarn-" + c.id
 	}
-	fds, err := c.passedFiles(spec.Process)
-	c.preserve = fds
-	return err
-}
-
-// passedFiles gives how many descriptors the container gets: those of a service that systemd listens
-// for (sd_listen_fds(3)), and --preserve-fds more. Only what we were started with may be passed on:
-// our own files have the close-on-exec flag.
-func (c *creation) passedFiles(process *specs.Process) (int, error) {
-	n := c.preserve
-	if listen, err := strconv.Atoi(os.Getenv("LISTEN_FDS")); err == nil && listen > 0 {
-		n += listen
-		process.Env = append(process.Env, "LISTEN_FDS="+strconv.Itoa(listen), "LISTEN_PID=1")
-	}
-	for fd := 3; fd < 3+n; fd++ {
-		if !sys.IsInherited(fd) {
-			return 0, fmt.Errorf("--preserve-fds: there is no descriptor %d", fd)
-		}
-	}
-	return max(n, 0), nil
+	return nil
 }
 
 // start makes the container and its process.
 func (c *creation) start(ctx context.Context, h *held, spec *specs.Spec) (p *container.Process, err error) {
-	cfg := container.Config{KeepFiles: c.preserve, KeepKeyring: c.keepKeyring}
-	if !spec.Process.Terminal {
-		cfg.Stdin, cfg.Stdout, cfg.Stderr = os.Stdin, os.Stdout, os.Stderr
-	}
-	if cfg.Seccomp, err = compileSeccomp(spec); err != nil {
+	cfg, err := c.prepare(spec.Process, c.detach)
+	if err != nil {
 		return nil, err
 	}
+	cfg.KeepKeyring, cfg.Outlives = c.keepKeyring, c.detach
+	cfg.State = h.hookState("")
 	if c.wait {
 		if cfg.Hold, err = h.makeGate(); err != nil {
 			return nil, err
@@ -158,13 +126,6 @@ func (c *creation) start(ctx context.Context, h *held, spec *specs.Spec) (p *con
 	}
 	defer cfg.Root.Close()
 	return made.Start(ctx, cfg)
-}
-
-func compileSeccomp(spec *specs.Spec) ([]byte, error) {
-	if spec.Linux.Seccomp == nil {
-		return nil, nil
-	}
-	return seccomp.Compile(spec.Linux.Seccomp, goruntime.GOARCH)
 }
 
 // makeGate makes the fifo the container's process waits at, and opens it for it: for reading and
@@ -185,11 +146,8 @@ func (c *creation) publish(h *held, p *container.Process, config []byte) error {
 		return fmt.Errorf("the container's process %d: %w", h.Pid, err)
 	}
 	h.PidStarted = st.started
-	if c.console != "" {
-		if err := sys.SendFile(c.console, p.Terminal()); err != nil {
-			return fmt.Errorf("console socket: %w", err)
-		}
-		_ = p.Terminal().Close()
+	if err := c.sendTerminal(p); err != nil {
+		return err
 	}
 	if err := h.save(config); err != nil {
 		return err
@@ -219,6 +177,14 @@ func abandon(p *container.Process) error {
 	return err
 }
 
+// discard removes a container that was not created after all.
+func (h *held) discard(started bool) error {
+	if started {
+		return h.destroy()
+	}
+	return h.remove()
+}
+
 func start(ctx context.Context, r *runtime, args []string) (int, error) {
 	rest, err := parse(newFlags("start"), args, 1, 1)
 	if err != nil {
@@ -234,11 +200,22 @@ func start(ctx context.Context, r *runtime, args []string) (int, error) {
 		return 1, h.cannotStart(r, err)
 	}
 	defer gate.Close()
+	spec, _, err := readSpec(h.file(configFile))
+	if err != nil {
+		return 1, err
+	}
+	if err := container.StartContainerHooks(ctx, spec, h.hookState(specs.StateCreated)); err != nil {
+		return 1, errors.Join(err, h.end(ctx))
+	}
 	if _, err := gate.Write([]byte{0}); err != nil {
 		return 1, fmt.Errorf("start %s: %w", h.ID, err)
 	}
 	// The process has the fifo open until its exec.
-	return 0, sys.AwaitNoReader(ctx, gate)
+	if err := sys.AwaitNoReader(ctx, gate); err != nil {
+		return 1, err
+	}
+	r.log.warn(container.PoststartHooks(ctx, spec, h.hookState(specs.StateRunning)))
+	return 0, nil
 }
 
 // cannotStart says why nobody waits for start.

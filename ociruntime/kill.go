@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"syscall"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -121,7 +122,7 @@ func remove(ctx context.Context, r *runtime, args []string) (int, error) {
 			return 1, err
 		}
 	}
-	return 0, h.destroy()
+	return 0, h.destroyed(ctx, r)
 }
 
 // removeRuins removes the directory of a container whose creator was killed.
@@ -137,6 +138,10 @@ func (r *runtime) removeRuins(id string) error {
 	return h.remove()
 }
 
+// endWait bounds how long a killed container gets to end: its first process waits in the kernel for all
+// of its pid namespace, which somebody outside may have to reap.
+const endWait = 10 * time.Second
+
 // end kills the container's first process, and with it all of its pid namespace.
 func (h *held) end(ctx context.Context) error {
 	pidfd, err := openProcess(h.record)
@@ -150,7 +155,25 @@ func (h *held) end(ctx context.Context) error {
 	if err := sys.SignalPidFD(pidfd, syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, endWait, fmt.Errorf("%s was killed, and has not ended within %s", h.ID, endWait))
+	defer cancel()
 	return sys.AwaitExit(ctx, pidfd)
+}
+
+// destroyed takes away what is left of a container that has ended, and runs the hooks for that.
+func (h *held) destroyed(ctx context.Context, r *runtime) error {
+	spec, _, specErr := readSpec(h.file(configFile))
+	if err := h.destroy(); err != nil {
+		return err
+	}
+	if specErr != nil {
+		r.log.warn(specErr)
+		return nil
+	}
+	state := h.hookState(specs.StateStopped)
+	state.Pid = 0
+	r.log.warn(container.PoststopHooks(ctx, spec, state))
+	return nil
 }
 
 // destroy takes away what is left of a container that has ended.
@@ -158,7 +181,7 @@ func (h *held) destroy() error {
 	return errors.Join(container.RemoveCgroup(h.Cgroup), h.remove())
 }
 
-func (r *runtime) removeEnded(id string) error {
+func (r *runtime) removeEnded(ctx context.Context, id string) error {
 	h, err := r.hold(id)
 	if errors.Is(err, errNotFound) {
 		return nil // somebody was faster
@@ -167,5 +190,5 @@ func (r *runtime) removeEnded(id string) error {
 		return err
 	}
 	defer h.close()
-	return h.destroy()
+	return h.destroyed(ctx, r)
 }

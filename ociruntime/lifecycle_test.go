@@ -41,7 +41,7 @@ func TestLifecycle(t *testing.T) {
 	b.refuse("not stopped: running", "delete", b.id)
 
 	b.must("kill", b.id) // TERM
-	b.await(specs.StateStopped)
+	b.awaitEnd()
 	require.Zero(t, b.state().Pid)
 	b.refuse("container not running", "kill", b.id)
 	b.refuse("it is stopped", "start", b.id)

@@ -11,7 +11,7 @@ import (
 	"github.com/tarnfs/tarn/container"
 )
 
-// logger reports the error that a command ends with: to the standard error, and to a file as runc
+// logger reports errors: to the standard error, and to a file as runc
 // does, which is where engines look for it.
 type logger struct {
 	path string
@@ -36,14 +36,27 @@ func (l *logger) setFormat(format string) error {
 	return nil
 }
 
-func (l *logger) fail(err error) {
-	text := oneLine(err)
-	fmt.Fprintf(os.Stderr, "%s: %s\n", Name, text)
+// fail reports the error that a command ends with.
+func (l *logger) fail(err error) { l.write("error", oneLine(err)) }
+
+// warn reports an error that changes nothing; nil is none.
+func (l *logger) warn(err error) {
+	if err != nil {
+		l.write("warning", oneLine(err))
+	}
+}
+
+func (l *logger) write(level, text string) {
+	if level == "error" {
+		fmt.Fprintf(os.Stderr, "%s: %s\n", Name, text)
+	} else {
+		fmt.Fprintf(os.Stderr, "%s: %s: %s\n", Name, level, text)
+	}
 	if l.path == "" {
 		return
 	}
-	e := entry{Level: "error", Message: text, Time: time.Now()}
-	line := fmt.Appendf(nil, "time=%q level=error msg=%q\n", e.Time.Format(time.RFC3339), text)
+	e := entry{Level: level, Message: text, Time: time.Now()}
+	line := fmt.Appendf(nil, "time=%q level=%s msg=%q\n", e.Time.Format(time.RFC3339), level, text)
 	if l.json {
 		line, _ = json.Marshal(e) // it has nothing that could fail
 		line = append(line, '\n')

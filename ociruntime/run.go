@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/term"
 
 	"github.com/tarnfs/tarn/container"
@@ -29,10 +30,11 @@ func run(ctx context.Context, r *runtime, args []string) (int, error) {
 	}
 	c.id = rest[0]
 	proxy := newProxy(!c.detach)
-	h, p, err := r.create(ctx, &c)
+	h, spec, p, err := r.create(ctx, &c)
 	if err != nil {
 		return 1, err
 	}
+	r.log.warn(container.PoststartHooks(ctx, spec, h.hookState(specs.StateRunning)))
 	h.close()
 	if c.detach {
 		return 0, nil
@@ -41,7 +43,7 @@ func run(ctx context.Context, r *runtime, args []string) (int, error) {
 	if keep {
 		return status, err
 	}
-	return status, errors.Join(err, r.removeEnded(c.id))
+	return status, errors.Join(err, r.removeEnded(ctx, c.id))
 }
 
 // proxy stands between a container's process and who waits for it here: signals, and the terminal if

@@ -16,6 +16,9 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
+// statePaused is a status that the specification does not have, but runc.
+const statePaused specs.ContainerState = "paused"
+
 // report is what "state" and "list" print of a container: the specification's state, and what runc
 // adds to it.
 type report struct {

@@ -13,6 +13,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/tarnfs/tarn/container"
 	"github.com/tarnfs/tarn/internal/atomicfile"
 	"github.com/tarnfs/tarn/internal/sys"
 )
@@ -44,6 +45,11 @@ type record struct {
 	Created     time.Time         `json:"created"`
 	Owner       int               `json:"owner"` // the user ID that created it
 	Annotations map[string]string `json:"annotations,omitempty"`
+}
+
+// hookState is what hooks are told of the container.
+func (r *record) hookState(status specs.ContainerState) specs.State {
+	return specs.State{Version: specs.Version, ID: r.ID, Status: status, Pid: r.Pid, Bundle: r.Bundle, Annotations: r.Annotations}
 }
 
 // held is a container's directory, locked: nobody else changes the container.
@@ -182,10 +188,18 @@ func (r *runtime) status(rec record) (specs.ContainerState, error) {
 		_ = gate.Close()
 		return specs.StateCreated, nil
 	case errors.Is(err, syscall.ENXIO), errors.Is(err, fs.ErrNotExist):
-		return specs.StateRunning, nil
+		return runningOrPaused(rec)
 	default:
 		return "", err
 	}
+}
+
+func runningOrPaused(rec record) (specs.ContainerState, error) {
+	frozen, err := container.Frozen(rec.Cgroup)
+	if frozen {
+		return statePaused, err
+	}
+	return specs.StateRunning, err
 }
 
 // openGate opens the fifo a created container's process waits at: ENXIO if none waits.

@@ -14,6 +14,7 @@ const (
 const (
 	MagicProc    = unix.PROC_SUPER_MAGIC
 	MagicSysfs   = unix.SYSFS_MAGIC
+	MagicDevpts  = unix.DEVPTS_SUPER_MAGIC
 	MagicCgroup  = unix.CGROUP_SUPER_MAGIC
 	MagicCgroup2 = unix.CGROUP2_SUPER_MAGIC
 )

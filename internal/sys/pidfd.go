@@ -12,9 +12,18 @@ import (
 
 // WaitPidFD waits until the child behind a pidfd has ended, and reaps it.
 func WaitPidFD(pidfd *os.File) (syscall.WaitStatus, error) {
+	return waitPidFD(pidfd, unix.WEXITED)
+}
+
+// SeeExit waits until the child behind a pidfd has ended, and leaves it to be waited for again.
+func SeeExit(pidfd *os.File) (syscall.WaitStatus, error) {
+	return waitPidFD(pidfd, unix.WEXITED|unix.WNOWAIT)
+}
+
+func waitPidFD(pidfd *os.File, options uintptr) (syscall.WaitStatus, error) {
 	var info siginfoChild
 	for {
-		_, _, errno := unix.Syscall6(unix.SYS_WAITID, unix.P_PIDFD, pidfd.Fd(), uintptr(unsafe.Pointer(&info)), unix.WEXITED, 0, 0)
+		_, _, errno := unix.Syscall6(unix.SYS_WAITID, unix.P_PIDFD, pidfd.Fd(), uintptr(unsafe.Pointer(&info)), options, 0, 0)
 		if errno == unix.EINTR {
 			continue
 		}
