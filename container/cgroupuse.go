@@ -22,7 +22,7 @@ import (
 // path is the specification's Linux.CgroupsPath; [fs.ErrNotExist] says that the container has ended.
 // Devices are not among what can be changed.
 func SetResources(ctx context.Context, path string, resources *specs.LinuxResources) error {
-	h, err := findHierarchies()
+	h, err := openHierarchies()
 	if err != nil {
 		return err
 	}
@@ -116,7 +116,7 @@ func moveAll(from, to string) (moved int, err error) {
 // Processes gives the processes in a container's cgroup and in those it made below, ascending.
 // path is the specification's Linux.CgroupsPath; a cgroup that is not there has none.
 func Processes(path string) ([]int, error) {
-	h, err := findHierarchies()
+	h, err := openHierarchies()
 	if err != nil {
 		return nil, err
 	}
@@ -166,7 +166,7 @@ func cgroupProcesses(dir string) (pids []int, err error) {
 // Stats gives what a container uses, of what its cgroups count: controllers that it has no limit of
 // may be missing. path is the specification's Linux.CgroupsPath.
 func Stats(path string) (*cgroups.Stats, error) {
-	h, err := findHierarchies()
+	h, err := openHierarchies()
 	if err != nil {
 		return nil, err
 	}

@@ -70,6 +70,8 @@ type Config struct {
 // Container is a container that is being made.
 type Container struct {
 	spec   *specs.Spec
+	mounts chan struct{} // the specification's mounts are known
+	known  bool          // said so
 	orders chan order    // what to do with what is made; closed for nothing
 	gone   chan struct{} // closed when the maker is done, if it never was to start anything
 	err    error         // of giving back; valid then
@@ -93,11 +95,21 @@ type Process struct {
 // ready; errors come out of Start. The caller closes the container.
 //
 // Of the specification, Root.Path is not read. A relative Linux.CgroupsPath is made below the root
-// of the cgroup2 hierarchy; "" makes no cgroup. Until Start only Process may still change.
+// of the cgroup2 hierarchy; "" makes no cgroup. Process and Root may change until Start, and Mounts
+// until Start or MakeMounts.
 func New(spec *specs.Spec) *Container {
-	c := &Container{spec: spec, orders: make(chan order), gone: make(chan struct{})}
+	c := &Container{spec: spec, mounts: make(chan struct{}, 1), orders: make(chan order), gone: make(chan struct{})}
 	sys.OnOwnThread(c.live)
 	return c
+}
+
+// MakeMounts says that the specification's mounts will not change any more: those of the kernel's file
+// systems are made. Whoever knows them only shortly before Start need not say so.
+func (c *Container) MakeMounts() {
+	if !c.known {
+		c.known = true
+		c.mounts <- struct{}{}
+	}
 }
 
 // Start puts the file system together, runs the hooks that come before the program (all but poststart
@@ -120,6 +132,7 @@ func (c *Container) Start(ctx context.Context, cfg Config) (*Process, error) {
 	}
 	defer sources.close()
 	c.used = true
+	c.MakeMounts()
 	start := func(m *maker) (*Process, error) { return m.start(ctx, cfg, sources) }
 	o := order{start: start, result: make(chan started)}
 	c.orders <- o
@@ -132,6 +145,7 @@ func (c *Container) Start(ctx context.Context, cfg Config) (*Process, error) {
 func (c *Container) Close() error {
 	if !c.used {
 		c.used = true
+		c.MakeMounts()
 		close(c.orders)
 		<-c.gone
 		return c.err

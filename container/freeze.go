@@ -27,7 +27,7 @@ const freezeWait = 10 * time.Second
 // later Freeze and thaw help; killing a frozen process works. (Documentation/admin-guide/cgroup-v2.rst,
 // cgroup.freeze.)
 func Freeze(ctx context.Context, path string) (thaw func() error, err error) {
-	h, err := findHierarchies()
+	h, err := openHierarchies()
 	if err != nil {
 		return nil, err
 	}

@@ -17,7 +17,7 @@ import (
 // TestFreeze stops a process that does nothing but work, and has it go on.
 func TestFreeze(t *testing.T) {
 	testenv.RequireRoot(t)
-	h, err := findHierarchies()
+	h, err := openHierarchies()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,8 +42,17 @@ func (h hierarchies) close() {
 	}
 }
 
+// openHierarchies finds the hierarchies, and mounts cgroup2 if the host has not. The caller closes them.
+func openHierarchies() (hierarchies, error) {
+	h, err := findHierarchies()
+	if err == nil && h.unified.mount == "" {
+		h.mountOwn()
+	}
+	return h, err
+}
+
 // findHierarchies reads /proc/self/cgroup (cgroups(7)) and believes a mount only if it is of the
-// kind it should be. The caller closes them.
+// kind it should be.
 func findHierarchies() (hierarchies, error) {
 	text, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
@@ -56,9 +65,10 @@ func findHierarchies() (hierarchies, error) {
 			continue
 		}
 		if fields[0] == "0" {
+			h.unified.self = fields[2]
 			for _, mount := range []string{cgroupRoot, cgroupRoot + "/unified"} {
 				if isFS(mount, sys.MagicCgroup2) {
-					h.unified = hierarchy{mount: mount, self: fields[2]}
+					h.unified.mount = mount
 				}
 			}
 			continue
@@ -68,9 +78,6 @@ func findHierarchies() (hierarchies, error) {
 			h.legacy = append(h.legacy, hierarchy{mount, fields[2], strings.Split(fields[1], ",")})
 		}
 	}
-	if h.unified.mount == "" {
-		h.mountOwn()
-	}
 	return h, nil
 }
 
@@ -78,7 +85,7 @@ func findHierarchies() (hierarchies, error) {
 func (h *hierarchies) mountOwn() {
 	mount, err := newFS("cgroup2", "cgroup2", nil, sys.AttrNoSuid|sys.AttrNoDev|sys.AttrNoExec)
 	if err == nil {
-		h.own, h.unified = mount, hierarchy{mount: sys.FDPath(mount), self: "/"}
+		h.own, h.unified.mount = mount, sys.FDPath(mount)
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 // containers whose runtime was killed. path is the specification's Linux.CgroupsPath; a cgroup that
 // is not there is no error.
 func RemoveCgroup(path string) error {
-	h, err := findHierarchies()
+	h, err := openHierarchies()
 	if err != nil {
 		return err
 	}

@@ -31,6 +31,10 @@ type started struct {
 func (c *Container) live() {
 	m := &maker{spec: c.spec}
 	err := m.prepare()
+	<-c.mounts
+	if err == nil {
+		err = m.tree.make()
+	}
 	o, ok := <-c.orders
 	if !ok {
 		c.err = m.giveBack()
@@ -109,7 +113,7 @@ func (m *maker) prepare() (err error) {
 		return err
 	}
 	m.tree.spec, m.tree.own, m.tree.host, m.tree.user = m.spec, m.cgroup, m.host, m.namespaces.user
-	return m.tree.make()
+	return nil
 }
 
 // giveBack takes away what was made. The thread leaves the container's mount namespace, which ends
@@ -150,6 +154,11 @@ func (m *maker) prepareCgroup() (err error) {
 	if m.host, err = findHierarchies(); err != nil {
 		return err
 	}
+	if m.host.unified.mount == "" {
+		if err := m.mountHierarchy(); err != nil {
+			return err
+		}
+	}
 	if m.spec.Linux.CgroupsPath != "" {
 		if m.cgroup, err = makeCgroup(m.host, m.spec.Linux); err != nil {
 			return err
@@ -160,6 +169,19 @@ func (m *maker) prepareCgroup() (err error) {
 		return fmt.Errorf("%w: limits need linux.cgroupsPath", ErrSpec)
 	}
 	return m.limitDevices()
+}
+
+// mountHierarchy mounts cgroup2 for ourselves. To mount it from the first cgroup namespace sets its
+// options, for which Linux 6.18 waits for all processors (an RCU grace period, 10 ms). So it is
+// done from another one, whose root is the same.
+func (m *maker) mountHierarchy() error {
+	if m.namespaces.cgroup && m.host.unified.self == "/" {
+		if err := sys.Unshare(sys.NewCgroup); err != nil {
+			return err
+		}
+	}
+	m.host.mountOwn()
+	return nil
 }
 
 // limitDevices has the kernel refuse the devices that the specification's rules do. Without a cgroup to

@@ -60,8 +60,12 @@ func (e *Engine) Run(ctx context.Context, opts RunOptions) (status int, err erro
 	}
 	stop := streams.catch(opts.SigProxy)
 	defer stop()
-	l, err := e.create(ctx, &opts)
+	l, err := newLaunch(&opts)
 	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, l.made.Close()) }()
+	if err := e.create(ctx, l, &opts); err != nil {
 		return 0, err
 	}
 	process, lock, err := e.start(ctx, l, streams)
@@ -69,7 +73,7 @@ func (e *Engine) Run(ctx context.Context, opts RunOptions) (status int, err erro
 	cleanup := context.WithoutCancel(ctx)
 	if err != nil {
 		state := ContainerState{Status: StatusCreated, ExitCode: container.ExitCode(err), Error: err.Error()}
-		return 0, errors.Join(err, l.made.Close(), e.finish(cleanup, l.Container, state))
+		return 0, errors.Join(err, e.finish(cleanup, l.Container, state))
 	}
 	// The container does not wait for its record, nor, if it is short, the record for its end.
 	recorded := make(chan error, 1)
@@ -84,27 +88,44 @@ func (e *Engine) Run(ctx context.Context, opts RunOptions) (status int, err erro
 // launch is a container on its way from a name to a process.
 type launch struct {
 	*Container
+	id       string
 	config   *image.Config
 	security security
-	spec     *specs.Spec          // without the user, who is found in the root file system
+	spec     *specs.Spec          // as far as it is known
 	made     *container.Container // being made from it
+}
+
+// newLaunch begins to make a container: its namespaces need not wait for its image.
+func newLaunch(opts *RunOptions) (*launch, error) {
+	l := &launch{id: newID(), spec: container.DefaultSpec()}
+	var err error
+	if l.security, err = parseSecurity(opts.SecurityOpt); err != nil {
+		return nil, err
+	}
+	if l.spec.Hostname, err = hostname(l.id, opts); err != nil {
+		return nil, err
+	}
+	l.spec.Linux.CgroupsPath = cgroupPath(l.id)
+	setNetwork(l.spec, opts.Network)
+	l.made = container.New(l.spec)
+	return l, nil
 }
 
 // ExitStatus gives the exit status that stands for an error of Run, as Docker has it: 127 if the
 // program was not found, 126 if it cannot be executed, otherwise 125.
 func ExitStatus(err error) int { return container.ExitCode(err) }
 
-// create records a new container of the image, which is fetched if that is wanted, and begins to make it.
-// From then on the image and its layers stay.
-func (e *Engine) create(ctx context.Context, opts *RunOptions) (*launch, error) {
+// create records a new container of the image, which is fetched if that is wanted. From then on the image
+// and its layers stay.
+func (e *Engine) create(ctx context.Context, l *launch, opts *RunOptions) error {
 	if opts.Pull == PullAlways && !isBase(opts.Image) {
 		if _, err := e.Pull(ctx, opts.Image, opts.PullOptions); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	l, err := e.createOf(ctx, opts)
+	err := e.createOf(ctx, l, opts)
 	if !errors.Is(err, ErrNoImage) {
-		return l, err
+		return err
 	}
 	switch {
 	case isBase(opts.Image):
@@ -117,52 +138,47 @@ func (e *Engine) create(ctx context.Context, opts *RunOptions) (*launch, error) 
 		}
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return e.createOf(ctx, opts)
+	return e.createOf(ctx, l, opts)
 }
 
-func (e *Engine) createOf(ctx context.Context, opts *RunOptions) (_ *launch, err error) {
-	security, err := parseSecurity(opts.SecurityOpt)
-	if err != nil {
-		return nil, err
-	}
+func (e *Engine) createOf(ctx context.Context, l *launch, opts *RunOptions) (err error) {
 	lock, err := e.Store.Shared(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { err = errors.Join(err, lock.Unlock()) }()
 	img, err := e.Image(opts.Image)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := checkPlatform(img); err != nil {
-		return nil, err
+		return err
 	}
-	id := newID()
-	settings, err := newSettings(id, img, opts)
+	settings, err := newSettings(l.spec.Hostname, img, opts)
 	if err == nil {
 		err = e.locateVolumes(settings.Mounts)
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
+	fillSpec(l.spec, e.Store.ContainerDir(l.id), &settings)
+	l.spec.Process.NoNewPrivileges = l.security.noNewPrivileges
+	l.made.MakeMounts()
 	raw, err := json.Marshal(settings)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	l := &launch{config: img.Config, security: security, spec: newSpec(id, e.Store.ContainerDir(id), &settings)}
-	l.spec.Process.NoNewPrivileges = security.noNewPrivileges
-	// The namespaces are made while the disk is at work.
-	l.made = container.New(l.spec)
 	record, err := e.createNamed(lock, opts.Name, store.ContainerRecord{
-		ID: id, Manifest: img.Manifest, ImageID: img.ID, ImageName: opts.Image, Created: time.Now().UTC(), Config: raw,
+		ID: l.id, Manifest: img.Manifest, ImageID: img.ID, ImageName: opts.Image, Created: time.Now().UTC(), Config: raw,
 	}, !opts.Remove)
 	if err != nil {
-		return nil, errors.Join(err, l.made.Close())
+		return err
 	}
+	l.config = img.Config
 	l.Container = &Container{Container: record, Settings: settings, State: ContainerState{Status: StatusCreated}}
-	return l, nil
+	return nil
 }
 
 // createNamed makes up a name if the user gave none.

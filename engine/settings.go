@@ -14,7 +14,7 @@ import (
 var ErrOption = errors.New("bad option")
 
 // newSettings joins the image's config with what the user asked for, by Docker's rules.
-func newSettings(id string, img *Image, opts *RunOptions) (ContainerSettings, error) {
+func newSettings(host string, img *Image, opts *RunOptions) (ContainerSettings, error) {
 	config := img.Config.Config.Clone()
 	if err := setCommand(&config, opts); err != nil {
 		return ContainerSettings{}, err
@@ -29,10 +29,7 @@ func newSettings(id string, img *Image, opts *RunOptions) (ContainerSettings, er
 		config.WorkingDir = path.Clean(opts.WorkDir)
 	}
 	var err error
-	if config.Hostname, err = hostname(id, opts); err != nil {
-		return ContainerSettings{}, err
-	}
-	config.Image = opts.Image
+	config.Hostname, config.Image = host, opts.Image
 	if config.Labels, err = mergeLabels(config.Labels, opts.Labels); err != nil {
 		return ContainerSettings{}, err
 	}

@@ -17,20 +17,15 @@ import (
 // it that would stay when the last container is gone.
 func cgroupPath(id string) string { return "tarn-" + id }
 
-// newSpec writes down a container for the runtime, but for its user. dir is the container's
-// directory on the host.
-func newSpec(id, dir string, settings *ContainerSettings) *specs.Spec {
-	spec := container.DefaultSpec()
-	spec.Hostname = settings.Config.Hostname
+// fillSpec adds to a specification what is known of a container when its image is, all but its user. dir
+// is the container's directory on the host.
+func fillSpec(spec *specs.Spec, dir string, settings *ContainerSettings) {
 	spec.Root.Readonly = settings.Host.ReadonlyRootfs
-	spec.Linux.CgroupsPath = cgroupPath(id)
 	spec.Mounts = specMounts(dir, settings, spec.Mounts)
 	spec.Process.Args = slices.Concat([]string{settings.Path}, settings.Args)
 	spec.Process.Cwd = path.Join("/", settings.Config.WorkingDir)
 	spec.Process.Env = processEnv(settings)
 	spec.Process.Terminal = settings.Terminal
-	setNetwork(spec, settings.Host.NetworkMode)
-	return spec
 }
 
 // setUser looks up the user in the container's root file system.

@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/term"
@@ -120,27 +121,35 @@ func (a *attachment) catch(proxy bool) (stop func()) {
 	if !proxy {
 		return func() {}
 	}
-	kinds := proxied()
-	a.signals = make(chan os.Signal, len(kinds)) // so that none of any kind is dropped
-	signal.Notify(a.signals, kinds...)
+	a.signals = make(chan os.Signal, 64) // as many as there are kinds, so that none is dropped
+	signal.Notify(a.signals, proxied()...)
+	rare := time.AfterFunc(rareDelay, func() { signal.Notify(a.signals, rarelyProxied()...) })
 	return func() {
+		rare.Stop()
 		signal.Stop(a.signals)
-		close(a.signals)
 	}
 }
 
 // proxied are the signals that somebody sends to say something to a program. The others are about
 // this process itself (SIGPIPE, SIGCHLD, faults), or about its place in the terminal (SIGTSTP).
 func proxied() []os.Signal {
-	signals := []os.Signal{
+	return []os.Signal{
 		syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGTERM,
-		syscall.SIGCONT, syscall.SIGWINCH, syscall.SIGIO, syscall.SIGPWR,
+		syscall.SIGCONT, syscall.SIGWINCH,
 	}
+}
+
+// rarelyProxied are more of these. Package signal hands each from thread to thread, at some 20 µs, so that
+// they would cost a container that does nothing much of its time: they wait for rareDelay.
+func rarelyProxied() []os.Signal {
+	signals := []os.Signal{syscall.SIGIO, syscall.SIGPWR}
 	for n := sys.SIGRTMIN; n <= sys.SIGRTMAX; n++ {
 		signals = append(signals, n)
 	}
 	return signals
 }
+
+const rareDelay = 20 * time.Millisecond
 
 // serve copies and passes on signals until the process ends, and gives its status.
 func (a *attachment) serve(ctx context.Context, p *container.Process) (int, error) {
@@ -200,9 +209,16 @@ func (a *attachment) passSignals(ctx context.Context, p *container.Process) (sto
 		after := context.AfterFunc(ctx, func() { _ = p.Signal(syscall.SIGKILL) })
 		return func() { after() }
 	}
+	done := make(chan struct{})
 	go func() {
 		asked := 0
-		for sig := range a.signals {
+		for {
+			var sig os.Signal
+			select {
+			case sig = <-a.signals:
+			case <-done:
+				return
+			}
 			if sig == syscall.SIGWINCH && a.terminal {
 				a.resize(p)
 				continue
@@ -218,7 +234,7 @@ func (a *attachment) passSignals(ctx context.Context, p *container.Process) (sto
 			}
 		}
 	}()
-	return func() {}
+	return func() { close(done) }
 }
 
 func (a *attachment) resize(p *container.Process) {

@@ -23,7 +23,7 @@ func commands(root *cobra.Command) []*cobra.Command {
 }
 
 func TestEachCommandHasHelpWithExamples(t *testing.T) {
-	for _, cmd := range commands(newRootCmd(new(app))) {
+	for _, cmd := range commands(newRootCmd(new(app), nil)) {
 		t.Run(cmd.Name(), func(t *testing.T) {
 			require.NotEmpty(t, cmd.Short)
 			require.NotRegexp(t, `\.$`, cmd.Short)
@@ -49,7 +49,7 @@ func TestEachCommandHasHelpWithExamples(t *testing.T) {
 // requireValid parses a command line up to where the command would run.
 func requireValid(t *testing.T, args []string) *cobra.Command {
 	t.Helper()
-	cmd, rest, err := newRootCmd(new(app)).Find(args)
+	cmd, rest, err := newRootCmd(new(app), nil).Find(args)
 	require.NoError(t, err, args)
 	require.NoError(t, cmd.ParseFlags(rest), args)
 	require.True(t, cmd.HasParent(), "tarn %q is no command", args)
@@ -102,7 +102,7 @@ func TestExamplesAreFound(t *testing.T) {
 
 // What --help says about --format is what a template can use.
 func TestHelpListsTheFieldsOfFormat(t *testing.T) {
-	root := newRootCmd(new(app))
+	root := newRootCmd(new(app), nil)
 	for name, row := range map[string]any{
 		"images": imageRow{}, "ps": containerRow{}, "history": stepRow{}, "layers": layerRow{}, "mount": mountRow{},
 	} {

@@ -1,3 +1,6 @@
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
+
 // Command tarn runs and makes containers' root file systems with nothing unpacked.
 package main
 
@@ -34,7 +37,7 @@ func run() int {
 	defer stop()
 	context.AfterFunc(ctx, stop)
 	a := &app{version: version}
-	cmd, err := newRootCmd(a).ExecuteContextC(ctx)
+	cmd, err := newRootCmd(a, os.Args[1:]).ExecuteContextC(ctx)
 	if err == nil {
 		return 0
 	}

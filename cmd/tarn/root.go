@@ -26,7 +26,9 @@ const (
 	groupStore      = "store"
 )
 
-func newRootCmd(a *app) *cobra.Command {
+// newRootCmd gives the command line for these arguments. To make all commands takes half a millisecond, which
+// is much for a container that does little: if it is clear that "run" is meant, that is made alone.
+func newRootCmd(a *app, args []string) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "tarn",
 		Short: "Container images and root file systems, with nothing unpacked",
@@ -65,6 +67,18 @@ outlive a reboot lie below --run.`,
 		&cobra.Group{ID: groupRegistries, Title: "Registries:"},
 		&cobra.Group{ID: groupStore, Title: "Store:"},
 	)
+	if len(args) > 0 && args[0] == "run" {
+		root.AddCommand(newRunCmd(a))
+	} else {
+		addCommands(root, a)
+	}
+	for _, cmd := range root.Commands() {
+		cmd.DisableFlagsInUseLine = true // those that have any say so themselves
+	}
+	return root
+}
+
+func addCommands(root *cobra.Command, a *app) {
 	root.AddCommand(
 		newRunCmd(a),
 		newPsCmd(a),
@@ -100,10 +114,6 @@ outlive a reboot lie below --run.`,
 		newVersionCmd(a),
 		newCompletionCmd(),
 	)
-	for _, cmd := range root.Commands() {
-		cmd.DisableFlagsInUseLine = true // those that have any say so themselves
-	}
-	return root
 }
 
 // unknownCommand also says what may have been meant.
