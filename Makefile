@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 BASE := base/image/base.tar.zst
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test lint fuzz bench clean help
+.PHONY: build demo test lint fuzz damage bench clean help
 
 build: $(BASE) ## Build bin/tarn, one static binary with the default image in it
 	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/tarn ./cmd/tarn
@@ -27,6 +27,9 @@ lint: $(BASE) ## Check style, formatting and the walls between packages
 
 fuzz: ## Run each fuzz target for FUZZTIME (20s)
 	@scripts/fuzz.sh
+
+damage: ## Damage a store in DAMAGE (1200) ways: all must be found, and mended (as root)
+	TARN_DAMAGE_CASES=$(or $(DAMAGE),1200) go test -count=1 -timeout=0 -run TestDamageIsFoundAndMended -v ./engine
 
 bench: build ## Compare with other tools on this machine, writing bench/RESULTS.md (as root)
 	@scripts/setup.sh bench

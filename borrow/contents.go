@@ -165,3 +165,28 @@ func readTable(in *bufio.Reader) iter.Seq2[[]byte, error] {
 		}
 	}
 }
+
+// Place is where a tar has the contents of a file, in bytes.
+type Place struct {
+	Key            uint64
+	Offset, Length int64
+}
+
+// Places yields what a table says of contents shorter than 4 GiB, in the order of keys. The error, which is
+// the last thing yielded, wraps ErrTable, or is table's.
+func Places(table io.Reader) iter.Seq2[Place, error] {
+	return func(yield func(Place, error) bool) {
+		for batch, err := range readTable(bufio.NewReader(table)) {
+			if err != nil {
+				yield(Place{}, err)
+				return
+			}
+			for ; len(batch) > 0; batch = batch[tableEntry:] {
+				e := entryAt(batch)
+				if !yield(Place{e.key, int64(e.start) * holes.BlockSize, int64(uint32(e.key))}, nil) {
+					return
+				}
+			}
+		}
+	}
+}

@@ -23,3 +23,17 @@ func RemoveCgroup(path string) error {
 	}
 	return c.remove()
 }
+
+// HasCgroup tells whether the cgroups that [New] made for a container are there: it runs, or has left them.
+func HasCgroup(path string) (bool, error) {
+	h, err := findHierarchies()
+	if err != nil {
+		return false, err
+	}
+	defer h.close()
+	_, err = findCgroup(h, path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}

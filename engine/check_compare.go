@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"slices"
 
@@ -99,30 +100,42 @@ func checkHoles(ctx context.Context, tar *holes.Tar) error {
 	if err != nil {
 		return err
 	}
-	buf := make([]byte, 2*holes.BlockSize)
-	here, there := buf[:holes.BlockSize], buf[holes.BlockSize:]
-	next := 0
-	for _, r := range tar.Map.Ranges {
-		start, end := int64(r.Start)*holes.BlockSize, int64(r.Start+r.Count)*holes.BlockSize
-		for next < len(data) && data[next].Offset+data[next].Length <= start {
-			next++
+	here, there := make([]byte, holes.BlockSize), make([]byte, holes.BlockSize)
+	for at := range strayBlocks(tar.Map, data) {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
-		for i := next; i < len(data) && data[i].Offset < end; i++ {
-			from := max(start, data[i].Offset/holes.BlockSize*holes.BlockSize)
-			for at := from; at < min(end, data[i].Offset+data[i].Length); at += holes.BlockSize {
-				if ctx.Err() != nil {
-					return context.Cause(ctx)
+		if err := readBoth(own, tar, at, here, there); err != nil {
+			return err
+		}
+		if len(bytes.Trim(here, "\x00")) > 0 && !bytes.Equal(here, there) {
+			return fmt.Errorf("%w: something else than what is borrowed in the hole at %d", store.ErrDamaged, at)
+		}
+	}
+	return nil
+}
+
+// strayBlocks yields where there is data in the holes of a file that is no tar, block by block.
+func strayBlocks(m *holes.Map, data []sys.Range) iter.Seq[int64] {
+	return func(yield func(int64) bool) {
+		for _, r := range m.Ranges {
+			start, end := int64(r.Start)*holes.BlockSize, int64(r.Start+r.Count)*holes.BlockSize
+			for len(data) > 0 && data[0].Offset+data[0].Length <= start {
+				data = data[1:]
+			}
+			for _, d := range data {
+				if d.Offset >= end {
+					break
 				}
-				if err := readBoth(own, tar, at, here, there); err != nil {
-					return err
-				}
-				if len(bytes.Trim(here, "\x00")) > 0 && !bytes.Equal(here, there) {
-					return fmt.Errorf("%w: something else than what is borrowed in the hole at %d", store.ErrDamaged, at)
+				from := max(start, d.Offset/holes.BlockSize*holes.BlockSize)
+				for at := from; at < min(end, d.Offset+d.Length); at += holes.BlockSize {
+					if !yield(at) {
+						return
+					}
 				}
 			}
 		}
 	}
-	return nil
 }
 
 func readBoth(a, b io.ReaderAt, at int64, here, there []byte) error {

@@ -148,8 +148,8 @@ func lentBlocks(t *testing.T, e *engine.Engine) map[string]map[int64]bool {
 	return lent
 }
 
-// damage flips bits in a file, or cuts it short, and says what it did.
-func (g target) damage(t *testing.T, r *rand.Rand, root string) string {
+// damage flips bits in a file, or cuts it short, and says what it did, and whether that was a single bit.
+func (g target) damage(t *testing.T, r *rand.Rand, root string) (what string, single bool) {
 	t.Helper()
 	path := filepath.Join(root, g.path)
 	if r.IntN(4) == 0 {
@@ -158,7 +158,7 @@ func (g target) damage(t *testing.T, r *rand.Rand, root string) string {
 			size = 1 // an empty one is what a power cut may leave
 		}
 		require.NoError(t, os.Truncate(path, size))
-		return fmt.Sprintf("%s cut to %d of %d bytes", g.path, size, g.size)
+		return fmt.Sprintf("%s cut to %d of %d bytes", g.path, size, g.size), false
 	}
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	require.NoError(t, err)
@@ -180,7 +180,7 @@ func (g target) damage(t *testing.T, r *rand.Rand, root string) string {
 		require.NoError(t, err)
 		where = append(where, at)
 	}
-	return fmt.Sprintf("%s with bits flipped at %v of %d", g.path, where, g.size)
+	return fmt.Sprintf("%s with bits flipped at %v of %d", g.path, where, g.size), len(where) == 1
 }
 
 // damageCases is how many times something is damaged: TARN_DAMAGE_CASES, or few.
@@ -195,9 +195,12 @@ func damageCases(t *testing.T) int {
 	return n
 }
 
-// TestAllDamageIsFound: whatever file of a store is damaged, check --deep says so.
-func TestAllDamageIsFound(t *testing.T) {
+// TestDamageIsFoundAndMended: whatever file of a store is damaged, check --deep says so, and repair mends it from
+// an archive of the images; what is only here, and cannot be told from its seal, it says it cannot.
+func TestDamageIsFoundAndMended(t *testing.T) {
 	pristine := richStore(t)
+	archive := filepath.Join(testenv.TempDir(t), "saved.tar")
+	require.NoError(t, pristine.Save(t.Context(), engine.SaveOptions{Images: everyImage(t, pristine.Engine), Output: archive}))
 	place := filepath.Join(testenv.TempDir(t), "copy")
 	seed := uint64(time.Now().UnixNano())
 	if text := os.Getenv("TARN_DAMAGE_SEED"); text != "" {
@@ -208,11 +211,39 @@ func TestAllDamageIsFound(t *testing.T) {
 	t.Logf("TARN_DAMAGE_SEED=%d", seed)
 	files := targets(t, pristine.Engine)
 	r := rand.New(rand.NewPCG(seed, 1))
+	mended := 0
 	for range damageCases(t) {
 		e := copyStore(t, pristine.Engine, place)
-		what := files[r.IntN(len(files))].damage(t, r, place)
+		what, single := files[r.IntN(len(files))].damage(t, r, place)
 		checked, err := e.Check(t.Context(), engine.CheckOptions{Deep: true})
 		require.NoError(t, err, what)
 		require.NotEmpty(t, checked.Faults, "not found: "+what)
+		repaired, err := e.Repair(t.Context(), engine.RepairOptions{From: []string{archive}, Offline: true})
+		require.NoError(t, err, what)
+		if len(repaired.Left) == 0 {
+			require.NotEmpty(t, repaired.Mended, what)
+			requireSound(t, e)
+			mended++
+			continue
+		}
+		require.False(t, single, what)
+		onlyHere := strings.HasPrefix(what, "entries/") || strings.Contains(what, "/config.json ")
+		require.True(t, onlyHere, "%s: %+v", what, repaired.Left)
+		require.ErrorIs(t, repaired.Left[0].Why, store.ErrNoSource, what)
 	}
+	t.Logf("%d of %d mended", mended, damageCases(t))
+}
+
+// everyImage names all images, those without a name by their ID.
+func everyImage(t *testing.T, e *engine.Engine) []string {
+	t.Helper()
+	var names []string
+	for _, record := range records(t, e) {
+		if record.Name == "" {
+			names = append(names, string(record.ID))
+		} else {
+			names = append(names, record.Name)
+		}
+	}
+	return names
 }

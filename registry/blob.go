@@ -25,25 +25,31 @@ type Blob struct {
 	sources []*endpoint
 	want    image.Descriptor
 	offset  int64
+	end     int64 // of what is wanted
 	body    *body
 	retry   retry
 }
 
 // Blob opens a blob for reading from offset on. Not verified: the caller hashes what it reads.
 func (r *Repository) Blob(ctx context.Context, want image.Descriptor, offset int64) (*Blob, error) {
+	return r.BlobRange(ctx, want, offset, want.Size-offset)
+}
+
+// BlobRange is Blob for a stretch of length bytes. A registry that knows no ranges sends all up to its end.
+func (r *Repository) BlobRange(ctx context.Context, want image.Descriptor, offset, length int64) (*Blob, error) {
 	if err := want.Validate(); err != nil {
 		return nil, err
 	}
-	if offset < 0 || offset > want.Size {
-		return nil, fmt.Errorf("blob %s: offset %d of %d", want.Digest, offset, want.Size)
+	if offset < 0 || offset > want.Size || length < 0 || length > want.Size-offset {
+		return nil, fmt.Errorf("blob %s: %d bytes at offset %d of %d", want.Digest, length, offset, want.Size)
 	}
-	return &Blob{ctx: ctx, repo: r, sources: r.sources(), want: want, offset: offset, retry: retry{backoff: r.client.backoff}}, nil
+	return &Blob{ctx: ctx, repo: r, sources: r.sources(), want: want, offset: offset, end: offset + length, retry: retry{backoff: r.client.backoff}}, nil
 }
 
 // Read implements io.Reader.
 func (b *Blob) Read(p []byte) (int, error) {
 	for {
-		if b.offset >= b.want.Size {
+		if b.offset >= b.end {
 			return 0, io.EOF
 		}
 		n, err := b.readOnce(p)
@@ -66,7 +72,7 @@ func (b *Blob) Read(p []byte) (int, error) {
 	}
 }
 
-// readOnce reads from the open connection, or opens one. What is beyond the blob's size is not read.
+// readOnce reads from the open connection, or opens one. What is beyond the end is not read.
 func (b *Blob) readOnce(p []byte) (int, error) {
 	if b.body == nil {
 		var err error
@@ -74,7 +80,7 @@ func (b *Blob) readOnce(p []byte) (int, error) {
 			return 0, err
 		}
 	}
-	n, err := b.body.Read(p[:min(int64(len(p)), b.want.Size-b.offset)])
+	n, err := b.body.Read(p[:min(int64(len(p)), b.end-b.offset)])
 	if n == 0 && errors.Is(err, io.EOF) {
 		err = errShort
 	}
@@ -85,8 +91,8 @@ func (b *Blob) open() (*body, error) {
 	source := b.sources[0]
 	header := http.Header{}
 	want := []int{http.StatusOK}
-	if b.offset > 0 {
-		header.Set("Range", fmt.Sprintf("bytes=%d-%d", b.offset, b.want.Size-1))
+	if b.offset > 0 || b.end < b.want.Size {
+		header.Set("Range", fmt.Sprintf("bytes=%d-%d", b.offset, b.end-1))
 		want = append(want, http.StatusPartialContent)
 	}
 	ctx, cancel := context.WithCancelCause(b.ctx)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/tarnfs/tarn/holes"
 	"github.com/tarnfs/tarn/internal/atomicfile"
@@ -20,24 +21,26 @@ const fileContents = "contents"
 func (l Layer) OpenContents() (*os.File, error) { return os.Open(filepath.Join(l.dir, fileContents)) }
 
 // ReplaceContents gives a layer another table of contents.
-func (l Layer) ReplaceContents(table []byte) (err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("layer %s: table of contents: %w", l.DiffID.Short(), err)
-		}
-	}()
+func (l Layer) ReplaceContents(table []byte) error {
+	if err := l.replaceSmall(fileContents, table); err != nil {
+		return fmt.Errorf("layer %s: table of contents: %w", l.DiffID.Short(), err)
+	}
+	return nil
+}
+
+func (l Layer) replaceSmall(name string, data []byte) error {
 	// Nothing unfinished is left in the layer.
 	f, err := atomicfile.CreateTemp(l.store.path(dirTmp), 0o600)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	_, err = f.Write(table)
+	_, err = f.Write(data)
 	if err == nil {
 		err = f.Sync()
 	}
 	if err == nil {
-		err = os.Rename(f.Name(), filepath.Join(l.dir, fileContents))
+		err = os.Rename(f.Name(), filepath.Join(l.dir, name))
 	}
 	if err != nil {
 		return errors.Join(err, os.Remove(f.Name()))
@@ -150,15 +153,15 @@ func (ls *LayerStage) writeHoles() error {
 	return err
 }
 
-// setGeneration gives the layer a generation that no remnant of it has. The lock keeps remnants from
-// coming and going.
-func (ls *LayerStage) setGeneration(id holes.TarID) error {
+// setGeneration gives the layer a generation that no remnant of it has, and none of the others given. The
+// lock keeps remnants from coming and going.
+func (ls *LayerStage) setGeneration(id holes.TarID, others ...uint32) error {
 	for {
 		_, err := os.Lstat(ls.store.remnantPath(id))
-		if errors.Is(err, os.ErrNotExist) {
+		if errors.Is(err, os.ErrNotExist) && !slices.Contains(others, id.Generation) {
 			break
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 		id.Generation++

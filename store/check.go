@@ -50,6 +50,12 @@ type Fault struct {
 	Harmless bool
 }
 
+// IsLeftover tells whether nothing needs what the fault is about: it is sound, but to be swept.
+func (f Fault) IsLeftover() bool { return errors.Is(f.Err, errUnneeded) }
+
+// PartHoles is the part of a layer that says where its bytes lie.
+const PartHoles = fileHoles
+
 // Census is what Check found.
 type Census struct {
 	Faults []Fault
@@ -99,7 +105,7 @@ func (s *Store) Check(lock *Lock) (*Census, error) {
 	}
 	c.findMissing()
 	if c.unsure { // what seems to be left over may be needed
-		c.Faults = slices.DeleteFunc(c.Faults, func(f Fault) bool { return errors.Is(f.Err, errUnneeded) && f.Kind != KindFile })
+		c.Faults = slices.DeleteFunc(c.Faults, func(f Fault) bool { return f.IsLeftover() && f.Kind != KindFile })
 	}
 	return c, nil
 }

@@ -144,6 +144,21 @@ func (s *Store) Images() ([]Image, error) {
 	return all, nil
 }
 
+// ReadableImages lists the records of images that can be read.
+func (s *Store) ReadableImages() ([]Image, error) {
+	entries, err := os.ReadDir(s.path(dirImages))
+	if err != nil {
+		return nil, fmt.Errorf("list images: %w", err)
+	}
+	var list []Image
+	for _, entry := range entries {
+		if img, err := readImage(s.path(dirImages, entry.Name())); err == nil {
+			list = append(list, img)
+		}
+	}
+	return list, nil
+}
+
 // Records lists all records of images: of those that have names, also the ones without.
 func (s *Store) Records() ([]Image, error) { return s.imageRecords() }
 

@@ -102,6 +102,7 @@ func addCommands(root *cobra.Command, a *app) {
 		newDfCmd(a),
 		newCompactCmd(a),
 		newCheckCmd(a),
+		newRepairCmd(a),
 		newPruneCmd(a),
 		newPullCmd(a),
 		newPushCmd(a),
