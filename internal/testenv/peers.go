@@ -2,6 +2,7 @@ package testenv
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -43,36 +44,60 @@ func Podman(t testing.TB) Tool {
 }
 
 // Docker starts a Docker daemon with a fresh store of its own and without a network, stops it at the end
-// of the test, and gives its client. scripts/docker.sh makes both.
-func Docker(t testing.TB) Tool {
+// of the test, and gives its client. scripts/docker.sh makes both. args are more arguments of the daemon.
+func Docker(t testing.TB, args ...string) Tool {
 	t.Helper()
-	RequireRoot(t)
-	cache := filepath.Join(CacheDir(t), "docker")
-	daemon := filepath.Join(cache, "usr/sbin/dockerd")
-	if _, err := os.Stat(daemon); err != nil {
-		unmet(t, "needs Docker: scripts/docker.sh makes it")
-	}
-	var libs []string
-	for _, pattern := range []string{"lib/*-linux-gnu*", "usr/lib/*-linux-gnu*"} {
-		found, err := filepath.Glob(filepath.Join(cache, pattern))
-		if err != nil {
-			t.Fatal(err)
-		}
-		libs = append(libs, found...)
-	}
+	cache, env := dockerFiles(t)
 	dir := TempDir(t)
 	config := filepath.Join(dir, "daemon.json") // or it would read the machine's
 	if err := os.WriteFile(config, []byte("{}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	socket := filepath.Join(dir, "docker.sock")
-	env := append(os.Environ(),
-		"PATH="+filepath.Join(cache, "usr/bin")+":"+filepath.Join(cache, "usr/sbin")+":"+os.Getenv("PATH"),
-		"LD_LIBRARY_PATH="+strings.Join(libs, ":"))
-	startDaemon(t, socket, env, daemon, "--host", "unix://"+socket, "--data-root", filepath.Join(dir, "data"),
+	startDaemon(t, socket, env, filepath.Join(cache, "usr/sbin/dockerd"), append([]string{
+		"--host", "unix://"+socket, "--data-root", filepath.Join(dir, "data"),
 		"--exec-root", filepath.Join(dir, "exec"), "--pidfile", filepath.Join(dir, "pid"), "--config-file", config,
-		"--storage-driver", "vfs", "--iptables=false", "--ip-forward=false", "--ip-masq=false", "--bridge=none")
+		"--storage-driver", "vfs", "--iptables=false", "--ip-forward=false", "--ip-masq=false", "--bridge=none",
+	}, args...)...)
 	return NewTool(t, filepath.Join(cache, "usr/bin/docker"), []string{"DOCKER_CONFIG=" + dir}, "--host", "unix://"+socket)
+}
+
+// dockerFiles gives where Debian's Docker and containerd lie, and the environment for them.
+func dockerFiles(t testing.TB) (dir string, env []string) {
+	t.Helper()
+	RequireRoot(t)
+	dir = filepath.Join(CacheDir(t), "docker")
+	if _, err := os.Stat(filepath.Join(dir, "usr/sbin/dockerd")); err != nil {
+		unmet(t, "needs Docker: scripts/docker.sh makes it")
+	}
+	var libs []string
+	for _, pattern := range []string{"lib/*-linux-gnu*", "usr/lib/*-linux-gnu*"} {
+		found, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		libs = append(libs, found...)
+	}
+	return dir, append(os.Environ(),
+		"PATH="+filepath.Join(dir, "usr/bin")+":"+filepath.Join(dir, "usr/sbin")+":"+os.Getenv("PATH"),
+		"LD_LIBRARY_PATH="+strings.Join(libs, ":"))
+}
+
+// Containerd starts a containerd with a fresh store of its own, stops it at the end of the test, and
+// gives its client, ctr. scripts/docker.sh makes both.
+func Containerd(t testing.TB) Tool {
+	t.Helper()
+	cache, env := dockerFiles(t)
+	dir := TempDir(t)
+	socket, config := filepath.Join(dir, "c.sock"), filepath.Join(dir, "config.toml")
+	text := fmt.Sprintf("version = 2\nroot = %q\nstate = %q\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n"+
+		"[grpc]\naddress = %q\n[ttrpc]\naddress = %q\n",
+		filepath.Join(dir, "root"), filepath.Join(dir, "state"), socket, socket+".ttrpc")
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	startDaemon(t, socket, env, filepath.Join(cache, "usr/bin/containerd"), "--config", config)
+	return NewTool(t, filepath.Join(cache, "usr/bin/ctr"), nil, "--address", socket)
 }
 
 // startDaemon starts a program, waits for its socket, and ends it when the test is over.
