@@ -6,3 +6,10 @@ func (ls *LayerStage) Forget() {
 	_ = ls.Index.Close()
 	_ = ls.stage.dir.Close()
 }
+
+// Seal, Unseal, CheckSeal and Unflip are for tests of records.
+func Seal(v any) ([]byte, error)            { return seal(v) }
+func Unseal(data []byte, v any) error       { return unseal(data, v) }
+func CheckSeal(data []byte) error           { return checkSeal(data) }
+func Unflip(data []byte) ([]byte, bool)     { return unflip(data) }
+func DecodeSums(data []byte) (*Sums, error) { return decodeSums(data) }
