@@ -28,14 +28,15 @@ func newCheckCmd(a *app) *cobra.Command {
 		Use:     "check [flags]",
 		GroupID: groupStore,
 		Short:   "Prove that the store is sound, or say what is not",
-		Long: `Prove that the store is sound, or say what is not: that every name leads to a manifest, a config
-and layers that are there; that what a layer borrows is there; that records and indexes are
-well formed and have the checksums they say. With --deep every byte is read: digests of layers
-and blobs are computed, and each layer's index is made again from its tar and compared.
+		Long: `Prove that the store is sound, or say what is not: that every name leads to a manifest, a
+config and layers that are there; that what a layer borrows is there; that records and
+indexes are well formed and have the checksums they say. With --deep every byte is read:
+digests of layers and blobs are computed, and each layer's index is made again from its tar
+and compared.
 
-What is wrong is listed with the images and containers that need it, and the exit status is 1.
-What is harmless is counted: what a killed command left over, which 'tarn prune' removes, and
-tables that only save work, which 'tarn repair' makes again.
+What is wrong is listed with the images and containers that need it, and the exit status is
+1. What is harmless is counted: what a killed command left over, which 'tarn prune' removes,
+and tables that only save work, which 'tarn repair' makes again.
 
 Fields for --format: .User .Kind .ID .Part .Path .Problem .Harmless`,
 		Example: `  tarn check

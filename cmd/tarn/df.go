@@ -53,16 +53,17 @@ func newDfCmd(a *app) *cobra.Command {
 		Use:     "df [flags]",
 		GroupID: groupStore,
 		Short:   "Show what takes room on the disk",
-		Long: `Show what takes room on the disk, and what of it could be had back. Sizes are bytes on the disk;
-together they are what 'du' says of the store.
+		Long: `Show what takes room on the disk, and what of it could be had back. Sizes are bytes on the
+disk; together they are what 'du' says of the store.
 
-Images are layers' tars and indexes, and what is left of removed layers because others borrow it.
-Compressed forms are what manifests name: they are kept as they came, so that a push gives the
-same digests, unless they can be made again from the tar (see 'tarn compact').
+Images are layers' tars and indexes, and what is left of removed layers because others
+borrow it. Compressed forms are what manifests name: they are kept as they came, so that a
+push gives the same digests, unless they can be made again from the tar (see 'tarn
+compact').
 
-With -v each image, container, volume and compressed form is listed. SIZE of an image is what it seems to
-have, ON DISK what it needs of the disk; of that, SHARED is needed by other images, too, and UNIQUE
-goes with it.
+With -v each image, container, volume and compressed form is listed. SIZE of an image is
+what it seems to have, ON DISK what it needs of the disk; of that, SHARED is needed by other
+images, too, and UNIQUE goes with it.
 
 Fields for --format: .Type .TotalCount .Active .Size .Reclaimable
 With -v it is for all at once: .Images .Containers .Volumes .CompressedForms`,

@@ -23,9 +23,10 @@ func newPruneCmd(a *app) *cobra.Command {
 		Use:     "prune [flags]",
 		GroupID: groupStore,
 		Short:   "Remove what nobody uses",
-		Long: `Remove images without a name that no container uses, and what nothing refers to: what is left of
-commands that were killed, of interrupted pulls, and of layers whose images are gone. With
---all also images that have a name, if no container uses them. What will go is shown first.
+		Long: `Remove images without a name that no container uses, and what nothing refers to: what is
+left of commands that were killed, of interrupted pulls, and of layers whose images are
+gone. With --all also images that have a name, if no container uses them. What will go is
+shown first.
 
 Of a layer from which others borrow, what they borrow stays.
 

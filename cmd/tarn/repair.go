@@ -19,11 +19,11 @@ func newRepairCmd(a *app) *cobra.Command {
 		Use:     "repair [flags]",
 		GroupID: groupStore,
 		Short:   "Mend what 'check --deep' finds",
-		Long: `Mend what 'tarn check --deep' finds: indexes and tables are made again from the layers' tars; what
-is damaged in tars, manifests and configs is looked for in other layers, in the compressed forms
-that are kept, in archives ('tarn save' makes them), and in the registries that the images are from.
-Of what can be had in parts, only the damaged spans are fetched. Nothing is written before it has
-been verified, and what is sound stays as it is.
+		Long: `Mend what 'tarn check --deep' finds: indexes and tables are made again from the layers'
+tars; what is damaged in tars, manifests and configs is looked for in other layers, in the
+compressed forms that are kept, in archives ('tarn save' makes them), and in the registries
+that the images are from. Of what can be had in parts, only the damaged spans are fetched.
+Nothing is written before it has been verified, and what is sound stays as it is.
 
 What could not be mended is listed, and the exit status is 1.`,
 		Example: `  tarn repair
