@@ -55,7 +55,7 @@ func Docker(t testing.TB, args ...string) Tool {
 	}
 	socket := filepath.Join(dir, "docker.sock")
 	startDaemon(t, socket, env, filepath.Join(cache, "usr/sbin/dockerd"), append([]string{
-		"--host", "unix://"+socket, "--data-root", filepath.Join(dir, "data"),
+		"--host", "unix://" + socket, "--data-root", filepath.Join(dir, "data"),
 		"--exec-root", filepath.Join(dir, "exec"), "--pidfile", filepath.Join(dir, "pid"), "--config-file", config,
 		"--storage-driver", "vfs", "--iptables=false", "--ip-forward=false", "--ip-masq=false", "--bridge=none",
 	}, args...)...)
