@@ -68,7 +68,7 @@ func fillDev(dev *os.File) error {
 // makes /dev read-only if it is to be.
 func (t *tree) finishDev() error {
 	if t.dev == nil {
-		dev, err := mountPoint(t.root, "/dev", directory)
+		dev, err := t.place("/dev", directory)
 		if err != nil {
 			return err
 		}

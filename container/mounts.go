@@ -200,7 +200,7 @@ func (t *tree) attachMount(m *mount, from *source) error {
 	case m.options.bind:
 		return t.bind(m, from)
 	case m.Type == "sysfs":
-		target, err := plainDirectory(t.root, m.dest, directory)
+		target, err := plainDirectory(t.root, m.dest)
 		if err != nil {
 			return err
 		}
@@ -214,7 +214,7 @@ func (t *tree) attachMount(m *mount, from *source) error {
 }
 
 func (t *tree) attachMade(m *mount) error {
-	target, err := mountPoint(t.root, m.dest, directory)
+	target, err := t.place(m.dest, directory)
 	if err != nil {
 		return err
 	}
@@ -338,7 +338,7 @@ func attach(mount, target *os.File, o mountOptions) error {
 }
 
 func (t *tree) bind(m *mount, from *source) error {
-	target, err := mountPoint(t.root, m.dest, from.kind)
+	target, err := t.place(m.dest, from.kind)
 	if err != nil {
 		return err
 	}
@@ -355,18 +355,32 @@ func (t *tree) bind(m *mount, from *source) error {
 	return sys.MoveMount(from.mount, target)
 }
 
+// place is mountPoint, but for /dev, which no link of the image may move elsewhere: devices would be
+// made among other files (CVE-2026-41579).
+func (t *tree) place(dest string, want kind) (*os.File, error) {
+	if dest == "/dev" {
+		return withoutLinks(t.root, dest, sys.OpenWithoutLinks)
+	}
+	return mountPoint(t.root, dest, want)
+}
+
 // plainDirectory is mountPoint for the file systems through which the kernel is ruled: no link of
 // the image may move them elsewhere, where paths that are meant to be read-only or hidden would
 // not be (CVE-2019-19921).
-func plainDirectory(root *os.File, dest string, want kind) (*os.File, error) {
-	f, err := sys.OpenBeneath(root, dest[1:], sys.OpenDirectory)
+func plainDirectory(root *os.File, dest string) (*os.File, error) {
+	return withoutLinks(root, dest, sys.OpenBeneath)
+}
+
+// withoutLinks opens a directory, and makes it if it is missing.
+func withoutLinks(root *os.File, dest string, open func(*os.File, string, uint64) (*os.File, error)) (*os.File, error) {
+	f, err := open(root, dest[1:], sys.OpenDirectory)
 	if errors.Is(err, fs.ErrNotExist) {
-		made, makeErr := mountPoint(root, dest, want)
+		made, makeErr := mountPoint(root, dest, directory)
 		if makeErr != nil {
 			return nil, makeErr
 		}
 		_ = made.Close()
-		f, err = sys.OpenBeneath(root, dest[1:], sys.OpenDirectory)
+		f, err = open(root, dest[1:], sys.OpenDirectory)
 	}
 	if errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.EXDEV) {
 		return nil, fmt.Errorf("%w: the image has something else than a directory at %s", ErrSpec, dest)

@@ -25,7 +25,7 @@ type cover struct {
 
 // addProc prepares a procfs mount.
 func (t *tree) addProc(m *mount) error {
-	target, err := plainDirectory(t.root, m.dest, directory)
+	target, err := plainDirectory(t.root, m.dest)
 	if err != nil {
 		return err
 	}

@@ -27,6 +27,11 @@ func OpenBeneath(dir *os.File, path string, flags uint64) (*os.File, error) {
 	return openat2(dir, path, flags, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_XDEV)
 }
 
+// OpenWithoutLinks opens path below dir; a symbolic link anywhere on the way is an error.
+func OpenWithoutLinks(dir *os.File, path string, flags uint64) (*os.File, error) {
+	return openat2(dir, path, flags, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS)
+}
+
 // OpenEntry opens one name in dir; a symbolic link is opened itself with [OpenNoFollow].
 func OpenEntry(dir *os.File, name string, flags uint64) (*os.File, error) {
 	return openat2(dir, name, flags, unix.RESOLVE_BENEATH)
