@@ -20,8 +20,8 @@ const defaultMaxFiles = 1024
 // order matters:
 //   - mounts and the cgroup namespace need all capabilities;
 //   - the working directory is entered as root, or else again as the user;
-//   - a seccomp filter needs CAP_SYS_ADMIN or no_new_privs: with the latter it comes last, so that
-//     it need not allow what is done here;
+//   - a seccomp filter comes last, so that it need not allow what is done here, but needs CAP_SYS_ADMIN
+//     or no_new_privs: without the latter, only giving that up comes after it, as in runc;
 //   - a parent-death signal is forgotten when user IDs change.
 func (m *maker) writeProgram(p *sys.Program) error {
 	process := m.spec.Process
@@ -60,11 +60,18 @@ func (m *maker) writeProgram(p *sys.Program) error {
 		return err
 	}
 	cwd := p.Chdir(process.Cwd)
-	if !process.NoNewPrivileges {
-		m.loadFilter(p)
-	}
-	if err := m.writeCredentials(p); err != nil {
+	caps, err := m.capabilities()
+	if err != nil {
 		return err
+	}
+	p.BoundCaps(caps.kernel, caps.bounding)
+	p.SetGroups(process.User.AdditionalGids)
+	p.SetUser(process.User.UID, process.User.GID)
+	filterFirst := len(m.cfg.Seccomp) > 0 && !process.NoNewPrivileges
+	if filterFirst {
+		p.SetCaps(caps.admin, caps.own, 0, 0)
+	} else {
+		caps.set(p)
 	}
 	p.ChdirAgain(process.Cwd, cwd)
 	m.keepFiles(p)
@@ -79,7 +86,10 @@ func (m *maker) writeProgram(p *sys.Program) error {
 	}
 	if process.NoNewPrivileges {
 		p.NoNewPrivs()
-		m.loadFilter(p)
+	}
+	m.loadFilter(p)
+	if filterFirst {
+		caps.set(p)
 	}
 	if m.stops.seccomp != nil {
 		m.stops.exec.write(p) // after the filter: while the process waits there, who takes its listener may have gone
@@ -127,40 +137,63 @@ func limitsOfProcess(process *specs.Process) ([]rlimit, error) {
 	return limits, nil
 }
 
-// writeCredentials makes root the container's user with the container's capabilities.
-func (m *maker) writeCredentials(p *sys.Program) error {
-	caps := m.spec.Process.Capabilities
-	if caps == nil {
-		caps = &specs.LinuxCapabilities{}
+// capabilities are a container's, and those that its process has on its way there.
+type capabilities struct {
+	bounding, effective, permitted, inheritable, ambient sys.Caps
+
+	kernel sys.Caps // all there are
+	own    sys.Caps // permitted to the process until it gives them up
+	admin  sys.Caps // CAP_SYS_ADMIN
+}
+
+func (m *maker) capabilities() (c capabilities, err error) {
+	wanted := m.spec.Process.Capabilities
+	if wanted == nil {
+		wanted = &specs.LinuxCapabilities{}
 	}
-	all, err := sys.KernelCaps()
-	if err != nil {
-		return err
+	if c.kernel, err = sys.KernelCaps(); err != nil {
+		return c, err
 	}
-	allowed := all
+	if c.own = c.kernel; m.namespaces.user == nil {
+		if c.own, err = sys.PermittedCaps(); err != nil {
+			return c, err
+		}
+	}
+	if c.admin, err = sys.ParseCaps([]string{"CAP_SYS_ADMIN"}); err != nil {
+		return c, err
+	}
+	allowed := c.kernel // what an older kernel does not know, nobody has
 	if m.tree.noDevices {
 		// Who can make the node of a disk could read it.
 		mknod, err := sys.ParseCaps([]string{"CAP_MKNOD"})
 		if err != nil {
-			return err
+			return c, err
 		}
 		allowed &^= mknod
 	}
-	var sets [5]sys.Caps
-	for i, names := range [][]string{caps.Bounding, caps.Effective, caps.Permitted, caps.Inheritable, caps.Ambient} {
-		set, err := sys.ParseCaps(names)
+	for _, set := range []struct {
+		to    *sys.Caps
+		names []string
+	}{
+		{&c.bounding, wanted.Bounding},
+		{&c.effective, wanted.Effective},
+		{&c.permitted, wanted.Permitted},
+		{&c.inheritable, wanted.Inheritable},
+		{&c.ambient, wanted.Ambient},
+	} {
+		caps, err := sys.ParseCaps(set.names)
 		if err != nil {
-			return fmt.Errorf("%w: %w", ErrSpec, err)
+			return c, fmt.Errorf("%w: %w", ErrSpec, err)
 		}
-		// What an older kernel does not know, nobody has.
-		sets[i] = set & allowed
+		*set.to = caps & allowed
 	}
-	p.BoundCaps(all, sets[0])
-	user := m.spec.Process.User
-	p.SetGroups(user.AdditionalGids)
-	p.SetUser(user.UID, user.GID)
 	// The kernel has no ambient capability that is not permitted and inheritable as well. The examples
 	// of runc and crun have such, and both pass them over.
-	p.SetCaps(sets[1], sets[2], sets[3], sets[4]&sets[2]&sets[3])
-	return nil
+	c.ambient &= c.permitted & c.inheritable
+	return c, nil
+}
+
+// set gives the process the capabilities of the container.
+func (c *capabilities) set(p *sys.Program) {
+	p.SetCaps(c.effective, c.permitted, c.inheritable, c.ambient)
 }

@@ -37,3 +37,21 @@ func filterCalls(t *testing.T, call specs.LinuxSyscall, flags uintptr) {
 	runtime.KeepAlive(filter)
 	require.Zero(t, errno)
 }
+
+// A filter need not allow what this runtime does before it executes the program: not even without
+// no_new_privs, when it takes a privilege to load the filter.
+func TestFilterMayRefuseWhatTheRuntimeDoes(t *testing.T) {
+	b := newBox(t).withShell("echo works")
+	b.cfg.Seccomp = nil
+	b.spec.Process.NoNewPrivileges = false
+	b.spec.Process.User.UID = 7
+	b.spec.Process.Cwd = "/bin"
+	b.spec.Linux.Seccomp = &specs.LinuxSeccomp{
+		DefaultAction: specs.ActAllow,
+		Syscalls: []specs.LinuxSyscall{{Action: specs.ActErrno, Names: []string{
+			"close_range", "openat2", "setgroups", "setresgid", "setresuid", "fchdir", "prlimit64", "umask", "setsid", "dup3",
+			"mount", "move_mount", "keyctl", "ppoll", "seccomp", "rt_sigaction",
+		}}},
+	}
+	require.Equal(t, "works\n", b.output())
+}

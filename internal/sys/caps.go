@@ -58,6 +58,16 @@ func KernelCaps() (Caps, error) {
 	return ^Caps(0) >> (63 - last), nil
 }
 
+// PermittedCaps gives the capabilities that are permitted to the calling thread.
+func PermittedCaps() (Caps, error) {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return 0, fmt.Errorf("capget: %w", err)
+	}
+	return Caps(data[0].Permitted) | Caps(data[1].Permitted)<<32, nil
+}
+
 // BoundCaps takes every capability of all that is not in keep out of the bounding set, for good.
 func (p *Program) BoundCaps(all, keep Caps) {
 	for n := range 64 {
