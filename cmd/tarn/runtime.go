@@ -27,9 +27,13 @@ const runtimeName = "runtime"
 // newRuntimeCmd is there to be found in the help: its command line is runc's, and not read here.
 func newRuntimeCmd(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:                runtimeName + " [flags] COMMAND",
-		GroupID:            groupContainers,
-		Short:              "Be an OCI runtime, with runc's command line",
+		Use:     runtimeName + " [flags] COMMAND",
+		GroupID: groupContainers,
+		Short:   "Be an OCI runtime, with runc's command line",
+		Long: `Be an OCI runtime (github.com/opencontainers/runtime-spec) for other engines, with runc's
+command line. A link named tarn-runtime is the same. 'tarn runtime help' lists its commands.`,
+		Example: `  tarn runtime run --bundle /srv/bundle box
+  podman --runtime /usr/local/bin/tarn-runtime run docker.io/library/debian true`,
 		DisableFlagParsing: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if status := ociruntime.Main(cmd.Context(), a.version, args); status != 0 {
