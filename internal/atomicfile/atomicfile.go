@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/tarnfs/tarn/internal/sys"
 )
@@ -124,8 +125,26 @@ func Bury(path, dir string) error {
 	if err != nil {
 		return err
 	}
-	return os.RemoveAll(grave)
+	return removeAll(grave)
 }
+
+// removeAll removes the directories in dir side by side: many a file system waits for its disk at each.
+func removeAll(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return os.RemoveAll(dir) // it is a file
+	}
+	var all sync.WaitGroup
+	for _, entry := range entries[:min(len(entries), maxSideBySide)] {
+		if entry.IsDir() {
+			all.Go(func() { _ = os.RemoveAll(filepath.Join(dir, entry.Name())) })
+		}
+	}
+	all.Wait()
+	return os.RemoveAll(dir) // also what could not be removed above, and says why
+}
+
+const maxSideBySide = 16
 
 // Entomb is the first half of Bury, and leaves the rest to [Collect]. It says where it is now.
 func Entomb(path, dir string) (grave string, err error) {
