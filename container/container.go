@@ -3,7 +3,7 @@
 //
 // The process is cloned straight from this program, and executes the container's program as
 // its first exec: there is no helper binary and no second start of ourselves. How, and what
-// must hold for that to be safe, is in docs/adr/0201-own-fork.md.
+// must hold for that to be safe, is in docs/adr/own-fork.md.
 //
 // Sources: the OCI runtime specification 1.2 (config.md, config-linux.md), and what runc and
 // Docker do where it leaves things open.

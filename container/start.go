@@ -94,9 +94,22 @@ func (m *maker) prepare() (err error) {
 	if m.namespaces, err = openNamespaces(m.spec); err != nil {
 		return err
 	}
-	if err := m.prepareCgroup(); err != nil {
+	if err := m.openHierarchies(); err != nil {
 		return err
 	}
+	// A cgroup is nothing of the thread's, and takes about as long as the rest.
+	ready := make(chan error, 1)
+	go func() { ready <- m.prepareCgroup() }()
+	err = m.enter()
+	if err = errors.Join(err, <-ready); err != nil {
+		return err
+	}
+	m.tree.spec, m.tree.own, m.tree.host, m.tree.user = m.spec, m.cgroup, m.host, m.namespaces.user
+	return nil
+}
+
+// enter moves the thread into the container's namespaces.
+func (m *maker) enter() (err error) {
 	if m.hostMounts, err = sys.ThreadMountNamespace(); err != nil {
 		return err
 	}
@@ -109,11 +122,7 @@ func (m *maker) prepare() (err error) {
 		return err
 	}
 	sys.Umask(0)
-	if err := setSysctls(m.spec.Linux.Sysctl); err != nil {
-		return err
-	}
-	m.tree.spec, m.tree.own, m.tree.host, m.tree.user = m.spec, m.cgroup, m.host, m.namespaces.user
-	return nil
+	return setSysctls(m.spec.Linux.Sysctl)
 }
 
 // giveBack takes away what was made. The thread leaves the container's mount namespace, which ends
@@ -151,14 +160,6 @@ func (m *maker) close() {
 }
 
 func (m *maker) prepareCgroup() (err error) {
-	if m.host, err = findHierarchies(); err != nil {
-		return err
-	}
-	if m.host.unified.mount == "" {
-		if err := m.mountHierarchy(); err != nil {
-			return err
-		}
-	}
 	if m.spec.Linux.CgroupsPath != "" {
 		if m.cgroup, err = makeCgroup(m.host, m.spec.Linux); err != nil {
 			return err
@@ -171,10 +172,13 @@ func (m *maker) prepareCgroup() (err error) {
 	return m.limitDevices()
 }
 
-// mountHierarchy mounts cgroup2 for ourselves. To mount it from the first cgroup namespace sets its
-// options, for which Linux 6.18 waits for all processors (an RCU grace period, 10 ms). So it is
-// done from another one, whose root is the same.
-func (m *maker) mountHierarchy() error {
+// openHierarchies finds the host's hierarchies, and mounts cgroup2 for ourselves if it has not. To mount
+// it from the first cgroup namespace sets its options, for which Linux 6.18 waits for all
+// processors (an RCU grace period, 10 ms). So it is done from another one, whose root is the same.
+func (m *maker) openHierarchies() (err error) {
+	if m.host, err = findHierarchies(); err != nil || m.host.unified.mount != "" {
+		return err
+	}
 	if m.namespaces.cgroup && m.host.unified.self == "/" {
 		if err := sys.Unshare(sys.NewCgroup); err != nil {
 			return err

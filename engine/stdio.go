@@ -122,31 +122,27 @@ func (a *attachment) catch(proxy bool) (stop func()) {
 		return func() {}
 	}
 	a.signals = make(chan os.Signal, 64) // as many as there are kinds, so that none is dropped
-	signal.Notify(a.signals, proxied()...)
-	rare := time.AfterFunc(rareDelay, func() { signal.Notify(a.signals, rarelyProxied()...) })
-	return func() {
-		rare.Stop()
-		signal.Stop(a.signals)
-	}
+	signal.Notify(a.signals, syscall.SIGINT, syscall.SIGTERM)
+	return func() { signal.Stop(a.signals) }
 }
 
-// proxied are the signals that somebody sends to say something to a program. The others are about
-// this process itself (SIGPIPE, SIGCHLD, faults), or about its place in the terminal (SIGTSTP).
-func proxied() []os.Signal {
-	return []os.Signal{
-		syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGTERM,
-		syscall.SIGCONT, syscall.SIGWINCH,
+// catchMore takes more signals, until done: all that somebody sends to say something to a program. The
+// others are about this process itself (SIGPIPE, SIGCHLD, faults), or about its place in the terminal
+// (SIGTSTP). Package signal hands each that it is to catch from thread to thread, at some 50 µs. So the
+// usual ones are caught while the container's program is being loaded, and the others when it seems
+// to stay.
+func (a *attachment) catchMore(done <-chan struct{}) {
+	signal.Notify(a.signals, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGCONT, syscall.SIGWINCH)
+	select {
+	case <-done:
+		return
+	case <-time.After(rareDelay):
 	}
-}
-
-// rarelyProxied are more of these. Package signal hands each from thread to thread, at some 20 µs, so that
-// they would cost a container that does nothing much of its time: they wait for rareDelay.
-func rarelyProxied() []os.Signal {
-	signals := []os.Signal{syscall.SIGIO, syscall.SIGPWR}
+	rare := []os.Signal{syscall.SIGIO, syscall.SIGPWR}
 	for n := sys.SIGRTMIN; n <= sys.SIGRTMAX; n++ {
-		signals = append(signals, n)
+		rare = append(rare, n)
 	}
-	return signals
+	signal.Notify(a.signals, rare...)
 }
 
 const rareDelay = 20 * time.Millisecond
@@ -210,6 +206,7 @@ func (a *attachment) passSignals(ctx context.Context, p *container.Process) (sto
 		return func() { after() }
 	}
 	done := make(chan struct{})
+	go a.catchMore(done)
 	go func() {
 		asked := 0
 		for {

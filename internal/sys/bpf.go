@@ -27,16 +27,31 @@ func LoadDeviceFilter(cgroup *os.File, insns []byte) error {
 		progType: unix.BPF_PROG_TYPE_CGROUP_DEVICE, insnCount: uint32(len(insns) / 8),
 		insns: uint64(uintptr(unsafe.Pointer(&insns[0]))), license: uint64(uintptr(unsafe.Pointer(&license[0]))),
 	}
-	prog, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&load)), unsafe.Sizeof(load))
-	if errno != 0 {
-		return fmt.Errorf("load device filter: %w", errno)
+	prog, err := bpf(unix.BPF_PROG_LOAD, &load)
+	if err != nil {
+		return fmt.Errorf("load device filter: %w", err)
 	}
-	defer unix.Close(int(prog)) //nolint:errcheck // the cgroup has it
+	defer unix.Close(prog) //nolint:errcheck // the cgroup has it
 	attach := struct{ target, prog, attachType, flags uint32 }{
 		target: uint32(cgroup.Fd()), prog: uint32(prog), attachType: unix.BPF_CGROUP_DEVICE, flags: unix.BPF_F_ALLOW_MULTI,
 	}
-	if _, _, errno = unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_ATTACH, uintptr(unsafe.Pointer(&attach)), unsafe.Sizeof(attach)); errno != 0 {
-		return fmt.Errorf("attach device filter to %s: %w", cgroup.Name(), errno)
+	if _, err = bpf(unix.BPF_PROG_ATTACH, &attach); err != nil {
+		return fmt.Errorf("attach device filter to %s: %w", cgroup.Name(), err)
 	}
 	return nil
+}
+
+// bpf is bpf(2). The kernel's check of a program gives up for a signal (EAGAIN), as Go's own threads send
+// each other.
+func bpf[T any](command uintptr, args *T) (int, error) {
+	for {
+		n, _, errno := unix.Syscall(unix.SYS_BPF, command, uintptr(unsafe.Pointer(args)), unsafe.Sizeof(*args))
+		switch errno {
+		case 0:
+			return int(n), nil
+		case unix.EAGAIN, unix.EINTR:
+		default:
+			return -1, errno
+		}
+	}
 }

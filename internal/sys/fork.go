@@ -15,7 +15,7 @@ import (
 )
 
 // The three functions below are package runtime's own preparations for a fork, which it keeps
-// callable for this purpose (golang/go#67401). docs/adr/0201-own-fork.md says why tarn forks by
+// callable for this purpose (golang/go#67401). docs/adr/own-fork.md says why tarn forks by
 // itself.
 
 //go:linkname runtimeBeforeFork syscall.runtime_BeforeFork
