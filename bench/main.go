@@ -74,6 +74,7 @@ func figures() []Figure {
 		{"index", indexFigure},
 		{"import", importFigure},
 		{"run", runFigure},
+		{"runtime", runtimeFigure},
 		{"layers", layersFigure},
 		{"read", readFigure},
 		{"dedup", dedupFigure},

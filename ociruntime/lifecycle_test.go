@@ -223,3 +223,13 @@ func TestSpecRuns(t *testing.T) {
 	}
 	require.Equal(t, "works\n", b.must("run", b.id))
 }
+
+// What the runtime itself needs is not the container's to pay for.
+func TestStartsWithLittleMemory(t *testing.T) {
+	b := newBundle(t, "cat /sys/fs/cgroup/memory.max || cat /sys/fs/cgroup/memory/memory.limit_in_bytes")
+	b.spec.Linux.Resources.Memory = &specs.LinuxMemory{Limit: new(int64(4 << 20))}
+	require.Equal(t, "4194304\n", b.must("run", b.id))
+	b.must("create", b.id)
+	b.must("start", b.id)
+	b.awaitEnd()
+}

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// runtimeFigure measures the OCI runtime beside the others that engines use, with the same bundle:
+// crun's own default configuration over a Debian root.
+func runtimeFigure(ctx context.Context, lab *Lab) ([]Row, error) {
+	bundle, err := lab.bundle(ctx)
+	if err != nil {
+		return nil, err
+	}
+	runc := filepath.Join(lab.cache, "docker/usr/sbin/runc")
+	if _, err := os.Stat(runc); err != nil {
+		return nil, fmt.Errorf("%w: scripts/docker.sh makes it", err)
+	}
+	tarn := ociRuntime{name: "tarn-runtime", bundle: bundle, command: []string{filepath.Join(filepath.Dir(lab.tarn), "tarn-runtime"), "--root", lab.path("runtime")}}
+	crun := ociRuntime{name: "crun", bundle: bundle, command: []string{"crun"}}
+	other := ociRuntime{name: "runc", bundle: bundle, command: []string{runc}}
+	const runs = 40
+	all, err := rows(ctx, lab,
+		Comparison{Work: "OCI runtime: run a bundle", Unit: Seconds, Bar: 0.7, Runs: runs, A: tarn.run(), B: crun.run()},
+		Comparison{Work: "OCI runtime: run a bundle", Unit: Seconds, Bar: 0.3, Runs: runs, A: tarn.run(), B: other.run()},
+		Comparison{Work: "OCI runtime: create, start, delete", Unit: Seconds, Bar: 1, Runs: runs, A: tarn.steps(), B: crun.steps()},
+		Comparison{Work: "OCI runtime: peak memory of run", Unit: Bytes, Bar: 1.5, Runs: 5, A: tarn.memory(), B: crun.memory()},
+		Comparison{Work: "OCI runtime: peak memory of run", Unit: Bytes, Bar: 1, Runs: 5, A: tarn.memory(), B: other.memory()},
+	)
+	return all, errors.Join(err, os.RemoveAll(bundle))
+}
+
+// ociRuntime is a program with runc's command line.
+type ociRuntime struct {
+	name, bundle string
+	command      []string
+}
+
+const benchID = "tarn-bench-runtime"
+
+func (r *ociRuntime) do(ctx context.Context, args ...string) error {
+	return command(ctx, r.command[0], append(r.command[1:], args...)...)
+}
+
+func (r *ociRuntime) run() Side {
+	return Side{Name: r.name, Measure: func(ctx context.Context) (float64, error) {
+		return timed(func() error { return r.do(ctx, "run", "--bundle", r.bundle, benchID) })
+	}}
+}
+
+// steps is the life of a container by separate commands, without the life of its process.
+func (r *ociRuntime) steps() Side {
+	return Side{Name: r.name, Measure: func(ctx context.Context) (float64, error) {
+		before, err := timed(func() error {
+			if err := r.create(ctx); err != nil {
+				return err
+			}
+			return r.do(ctx, "start", benchID)
+		})
+		if err != nil {
+			return 0, err
+		}
+		for {
+			state, err := output(ctx, nil, r.command[0], append(r.command[1:], "state", benchID)...)
+			if err != nil {
+				return 0, err
+			}
+			if strings.Contains(state, `"stopped"`) {
+				break
+			}
+		}
+		after, err := timed(func() error { return r.do(ctx, "delete", benchID) })
+		return before + after, err
+	}}
+}
+
+// create gives the container no pipe of ours: it would be waited for.
+func (r *ociRuntime) create(ctx context.Context) error {
+	return exec.CommandContext(ctx, r.command[0], append(r.command[1:], "create", "--bundle", r.bundle, benchID)...).Run()
+}
+
+func (r *ociRuntime) memory() Side {
+	return Side{Name: r.name, Measure: func(ctx context.Context) (float64, error) {
+		cmd := exec.CommandContext(ctx, r.command[0], append(r.command[1:], "run", "--bundle", r.bundle, benchID)...)
+		if err := cmd.Run(); err != nil {
+			return 0, err
+		}
+		usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage)
+		if !ok {
+			return 0, errors.New("no resource usage")
+		}
+		return float64(usage.Maxrss) * 1024, nil
+	}}
+}
