@@ -56,14 +56,16 @@ func sortLimits(h hierarchies, r *specs.LinuxResources) (*limits, error) {
 	if r == nil {
 		return l, nil
 	}
+	none := func(c controller) bool { return !c.fill(&cgroups.Resources{}, r) }
+	needed := slices.DeleteFunc(controllers(), none)
+	if len(needed)+len(r.Unified) == 0 {
+		return l, nil
+	}
 	available, err := h.unifiedControllers()
 	if err != nil {
 		return nil, err
 	}
-	for _, c := range controllers() {
-		if !c.fill(&cgroups.Resources{}, r) {
-			continue
-		}
+	for _, c := range needed {
 		switch {
 		case slices.Contains(available, c.name):
 			if c.name == "cpu" && hasRealtime(r.CPU) {

@@ -252,6 +252,9 @@ func (m *maker) process(child *sys.Child) *Process {
 
 // complete attaches the root and all that is mounted in it.
 func (m *maker) complete(binds sources) (err error) {
+	if err := m.delegateCgroup(); err != nil {
+		return err
+	}
 	if err := checkLabels(m.spec.Process.ApparmorProfile, m.spec.Process.SelinuxLabel); err != nil {
 		return err
 	}

@@ -1,9 +1,11 @@
 package container_test
 
 import (
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -242,4 +244,27 @@ func TestJoinedMountNamespace(t *testing.T) {
 	require.Equal(t, to, s.NS["mnt"])
 	require.FileExists(t, "/proc/"+itoa(holder.Process.Pid)+"/root/probe")
 	require.NotContains(t, hostMounts(t), b.root)
+}
+
+// The root of a user namespace manages its cgroup, if that is mounted for writing, but not its limits.
+func TestCgroupDelegation(t *testing.T) {
+	inPrivate(t, setting{Cgroups: "v2"}, func(t *testing.T) {
+		for _, option := range []string{"rw", "ro"} {
+			b := newBox(t).inUserNamespace()
+			i := slices.IndexFunc(b.spec.Mounts, func(m specs.Mount) bool { return m.Type == "cgroup" })
+			b.spec.Mounts[i].Options = []string{"nosuid", option}
+			before := host(t)
+			want := map[string]string{
+				"mkdir:/sys/fs/cgroup/inner": "ok", "write:/sys/fs/cgroup/cgroup.procs": "ok", "write:/sys/fs/cgroup/inner/cgroup.freeze": "ok",
+				"write:/sys/fs/cgroup/cgroup.freeze": "open /sys/fs/cgroup/cgroup.freeze: permission denied",
+			}
+			if option == "ro" {
+				want = map[string]string{
+					"mkdir:/sys/fs/cgroup/inner": "mkdir /sys/fs/cgroup/inner: read-only file system",
+				}
+			}
+			require.Equal(t, want, b.try(slices.Sorted(maps.Keys(want))...))
+			before.unchanged(t)
+		}
+	})
 }
