@@ -24,7 +24,7 @@ if [ "$goal" != demo ]; then
   )
 fi
 if [ "$goal" = bench ]; then
-  needs+=(crun:crun curl:curl)
+  needs+=(crun:crun curl:curl /usr/bin/time:time)
 fi
 
 missing=()
