@@ -138,6 +138,7 @@ func TestCVE2023_28642(t *testing.T) {
 	b.spec.Mounts = b.spec.Mounts[1:]
 	score := 9
 	b.spec.Process.OOMScoreAdj = &score
+	b.cfg.DieWithParent = true // also where this fails, and does not come to its end
 	p := b.mustStart()
 	require.Equal(t, "9\n", readFile(t, "/proc/"+itoa(p.Pid())+"/oom_score_adj"))
 	require.Equal(t, "image's", readFile(t, b.path("proc/self/oom_score_adj")))
