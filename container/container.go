@@ -70,12 +70,11 @@ type Config struct {
 // Container is a container that is being made.
 type Container struct {
 	spec   *specs.Spec
-	mounts chan struct{} // the specification's mounts are known
-	known  bool          // said so
-	orders chan order    // what to do with what is made; closed for nothing
-	gone   chan struct{} // closed when the maker is done, if it never was to start anything
-	err    error         // of giving back; valid then
-	used   bool
+	orders chan func(*maker) // what to do next; closed for nothing more
+	known  bool              // the mounts are ordered
+	used   bool              // the start is, or the end
+	gone   chan struct{}     // closed when what was never to be started is given back
+	err    error             // of that; valid then
 }
 
 // Process is a container's first process. When it ends, every process of its pid namespace ends.
@@ -98,9 +97,26 @@ type Process struct {
 // of the cgroup2 hierarchy; "" makes no cgroup. Process and Root may change until Start, and Mounts
 // until Start or MakeMounts.
 func New(spec *specs.Spec) *Container {
-	c := &Container{spec: spec, mounts: make(chan struct{}, 1), orders: make(chan order), gone: make(chan struct{})}
+	c := Reserve()
+	c.Make(spec)
+	return c
+}
+
+// Reserve readies a thread for a container whose specification is not known yet, which is to be given to
+// Make. A thread takes its time to be there.
+func Reserve() *Container {
+	c := &Container{orders: make(chan func(*maker), 3), gone: make(chan struct{})} // nobody waits to order
 	sys.OnOwnThread(c.live)
 	return c
+}
+
+// Make is what [New] does, with a thread that was reserved.
+func (c *Container) Make(spec *specs.Spec) {
+	c.spec = spec
+	c.orders <- func(m *maker) {
+		m.spec = spec
+		m.do(m.prepare)
+	}
 }
 
 // MakeMounts says that the specification's mounts will not change any more: those of the kernel's file
@@ -108,7 +124,7 @@ func New(spec *specs.Spec) *Container {
 func (c *Container) MakeMounts() {
 	if !c.known {
 		c.known = true
-		c.mounts <- struct{}{}
+		c.orders <- func(m *maker) { m.do(m.tree.make) }
 	}
 }
 
@@ -133,11 +149,22 @@ func (c *Container) Start(ctx context.Context, cfg Config) (*Process, error) {
 	defer sources.close()
 	c.used = true
 	c.MakeMounts()
-	start := func(m *maker) (*Process, error) { return m.start(ctx, cfg, sources) }
-	o := order{start: start, result: make(chan started)}
-	c.orders <- o
-	s := <-o.result
+	result := make(chan started)
+	c.orders <- func(m *maker) {
+		var p *Process
+		m.do(func() (err error) {
+			p, err = m.start(ctx, cfg, sources)
+			return err
+		})
+		m.live(p, result)
+	}
+	s := <-result
 	return s.process, explainUnsupported(s.err)
+}
+
+type started struct {
+	process *Process
+	err     error
 }
 
 // Close gives back what was made, unless a process was started. It must not be called while Start
@@ -145,7 +172,6 @@ func (c *Container) Start(ctx context.Context, cfg Config) (*Process, error) {
 func (c *Container) Close() error {
 	if !c.used {
 		c.used = true
-		c.MakeMounts()
 		close(c.orders)
 		<-c.gone
 		return c.err

@@ -14,48 +14,44 @@ import (
 	"github.com/tarnfs/tarn/internal/sys"
 )
 
-// order has the maker of a container start it.
-type order struct {
-	start  func(*maker) (*Process, error)
-	result chan started
-}
-
-type started struct {
-	process *Process
-	err     error
-}
-
-// live is the life of a container: it is made, and then either given up or started. It runs on a
-// thread of its own, because the mount namespace is the thread's. The thread stays until the
-// process has ended: it is the parent whose death PR_SET_PDEATHSIG is about.
+// live makes a container as it is ordered to. It runs on a thread of its own, because the mount namespace
+// is the thread's. The thread stays until the process has ended: it is the parent whose death
+// PR_SET_PDEATHSIG is about.
 func (c *Container) live() {
-	m := &maker{spec: c.spec}
-	err := m.prepare()
-	<-c.mounts
-	if err == nil {
-		err = m.tree.make()
+	m := &maker{}
+	m.do(m.look)
+	for do := range c.orders {
+		if do(m); m.over {
+			return
+		}
 	}
-	o, ok := <-c.orders
-	if !ok {
-		c.err = m.giveBack()
-		close(c.gone)
+	c.err = m.giveBack()
+	close(c.gone)
+}
+
+// live tells how the start went, and stays with the process to its end.
+func (m *maker) live(p *Process, result chan<- started) {
+	m.over = true
+	if m.err != nil {
+		result <- started{nil, errors.Join(m.err, m.giveBack())}
 		return
 	}
-	var p *Process
-	if err == nil {
-		p, err = o.start(m)
-	}
-	if err != nil {
-		err = errors.Join(err, m.giveBack())
-	}
-	o.result <- started{p, err}
-	if err == nil {
-		p.reap(m.release)
+	result <- started{p, nil}
+	p.reap(m.release)
+}
+
+// do does the next thing, unless one before has failed.
+func (m *maker) do(next func() error) {
+	if m.err == nil {
+		m.err = next()
 	}
 }
 
 // maker makes one container.
 type maker struct {
+	err  error // the first
+	over bool  // there is nothing to be done any more
+
 	spec *specs.Spec
 	host hierarchies
 
@@ -83,19 +79,27 @@ func (m *maker) keep(f *os.File) *os.File {
 	return f
 }
 
+// look finds out what takes no specification.
+func (m *maker) look() (err error) {
+	if err := sys.HideProcess(); err != nil {
+		return err
+	}
+	m.host, err = findHierarchies()
+	return err
+}
+
 // prepare moves the thread into the container's namespaces, and makes all that needs no root.
 func (m *maker) prepare() (err error) {
 	if err := validateSpec(m.spec); err != nil {
 		return err
 	}
-	if err := sys.HideProcess(); err != nil {
-		return err
-	}
 	if m.namespaces, err = openNamespaces(m.spec); err != nil {
 		return err
 	}
-	if err := m.openHierarchies(); err != nil {
-		return err
+	if m.host.unified.mount == "" {
+		if err := m.mountHierarchy(); err != nil {
+			return err
+		}
 	}
 	// A cgroup is nothing of the thread's, and takes about as long as the rest.
 	ready := make(chan error, 1)
@@ -172,13 +176,10 @@ func (m *maker) prepareCgroup() (err error) {
 	return m.limitDevices()
 }
 
-// openHierarchies finds the host's hierarchies, and mounts cgroup2 for ourselves if it has not. To mount
-// it from the first cgroup namespace sets its options, for which Linux 6.18 waits for all
-// processors (an RCU grace period, 10 ms). So it is done from another one, whose root is the same.
-func (m *maker) openHierarchies() (err error) {
-	if m.host, err = findHierarchies(); err != nil || m.host.unified.mount != "" {
-		return err
-	}
+// mountHierarchy mounts cgroup2 for ourselves. To mount it from the first cgroup namespace sets its
+// options, for which Linux 6.18 waits for all processors (an RCU grace period, 10 ms). So it is
+// done from another one, whose root is the same.
+func (m *maker) mountHierarchy() error {
 	if m.namespaces.cgroup && m.host.unified.self == "/" {
 		if err := sys.Unshare(sys.NewCgroup); err != nil {
 			return err

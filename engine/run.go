@@ -43,7 +43,16 @@ type RunOptions struct {
 	SigProxy    bool // it gets the signals that this process gets
 
 	Stdin, Stdout, Stderr *os.File
+
+	// Reserved is what Reserve has given, or nil. Run uses it up.
+	Reserved *Reservation
 }
+
+// Reserve readies a thread for a container to be run, while it is being found out which.
+func Reserve() *Reservation { return container.Reserve() }
+
+// Reservation is a thread that waits for a container.
+type Reservation = container.Container
 
 // Run runs a container to its end and gives its exit status: that of its first process, or 128 and
 // the number of the signal that ended it. With an error, the status is what tells why there is
@@ -51,9 +60,6 @@ type RunOptions struct {
 //
 // The container ends with this process, whatever kills it.
 func (e *Engine) Run(ctx context.Context, opts RunOptions) (status int, err error) {
-	if err := checkNetwork(opts.Network); err != nil {
-		return 0, err
-	}
 	streams := &attachment{
 		Stdin: opts.Stdin, Stdout: opts.Stdout, Stderr: opts.Stderr,
 		interactive: opts.Interactive, terminal: opts.Terminal,
@@ -61,10 +67,10 @@ func (e *Engine) Run(ctx context.Context, opts RunOptions) (status int, err erro
 	stop := streams.catch(opts.SigProxy)
 	defer stop()
 	l, err := newLaunch(&opts)
+	defer func() { err = errors.Join(err, l.made.Close()) }()
 	if err != nil {
 		return 0, err
 	}
-	defer func() { err = errors.Join(err, l.made.Close()) }()
 	if err := e.create(ctx, l, &opts); err != nil {
 		return 0, err
 	}
@@ -97,17 +103,23 @@ type launch struct {
 
 // newLaunch begins to make a container: its namespaces need not wait for its image.
 func newLaunch(opts *RunOptions) (*launch, error) {
-	l := &launch{id: newID(), spec: container.DefaultSpec()}
-	var err error
+	l := &launch{id: newID(), spec: container.DefaultSpec(), made: opts.Reserved}
+	if l.made == nil {
+		l.made = container.Reserve()
+	}
+	err := checkNetwork(opts.Network)
+	if err != nil {
+		return l, err
+	}
 	if l.security, err = parseSecurity(opts.SecurityOpt); err != nil {
-		return nil, err
+		return l, err
 	}
 	if l.spec.Hostname, err = hostname(l.id, opts); err != nil {
-		return nil, err
+		return l, err
 	}
 	l.spec.Linux.CgroupsPath = cgroupPath(l.id)
 	setNetwork(l.spec, opts.Network)
-	l.made = container.New(l.spec)
+	l.made.Make(l.spec)
 	return l, nil
 }
 

@@ -1,6 +1,3 @@
-//go:debug containermaxprocs=0
-//go:debug updatemaxprocs=0
-
 // Command tarn runs and makes containers' root file systems with nothing unpacked.
 package main
 
@@ -16,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tarnfs/tarn/engine"
 	"github.com/tarnfs/tarn/internal/format"
 	"github.com/tarnfs/tarn/ociruntime"
 )
@@ -37,6 +35,9 @@ func run() int {
 	defer stop()
 	context.AfterFunc(ctx, stop)
 	a := &app{version: version}
+	if isRun(os.Args[1:]) {
+		a.reserved = engine.Reserve()
+	}
 	cmd, err := newRootCmd(a, os.Args[1:]).ExecuteContextC(ctx)
 	if err == nil {
 		return 0

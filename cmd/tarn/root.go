@@ -13,6 +13,8 @@ import (
 type app struct {
 	version string
 	options engine.Options
+	// reserved is a thread for "run", which takes its time to be there.
+	reserved *engine.Reservation
 }
 
 // engine opens the store that the global flags choose.
@@ -67,7 +69,7 @@ outlive a reboot lie below --run.`,
 		&cobra.Group{ID: groupRegistries, Title: "Registries:"},
 		&cobra.Group{ID: groupStore, Title: "Store:"},
 	)
-	if len(args) > 0 && args[0] == "run" {
+	if isRun(args) {
 		root.AddCommand(newRunCmd(a))
 	} else {
 		addCommands(root, a)
@@ -77,6 +79,9 @@ outlive a reboot lie below --run.`,
 	}
 	return root
 }
+
+// isRun tells whether it is clear that "run" is meant.
+func isRun(args []string) bool { return len(args) > 0 && args[0] == "run" }
 
 func addCommands(root *cobra.Command, a *app) {
 	root.AddCommand(

@@ -82,6 +82,7 @@ func (a *app) run(cmd *cobra.Command, opts engine.RunOptions) error {
 	if err != nil {
 		return err
 	}
+	opts.Reserved = a.reserved
 	status, err := e.Run(cmd.Context(), opts)
 	switch {
 	case err != nil && status == 0:
