@@ -14,6 +14,7 @@ import (
 
 	"github.com/tarnfs/tarn/base"
 	"github.com/tarnfs/tarn/internal/testenv"
+	"github.com/tarnfs/tarn/rootfs"
 )
 
 func TestMain(m *testing.M) {
@@ -32,41 +33,54 @@ func TestMain(m *testing.M) {
 // system's tar, is there.
 func TestScripts(t *testing.T) {
 	testenv.RequireErofsFile(t)
+	runScripts(t, testscript.Params{Dir: "testdata/script"})
+}
+
+// TestScriptsWithDirs runs what is about containers once more, with layers as extracted directories.
+func TestScriptsWithDirs(t *testing.T) {
+	testenv.RequireRoot(t)
+	t.Setenv("TARN_STORAGE_DRIVER", rootfs.Dirs)
+	files, err := filepath.Glob("testdata/script/run_*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no scripts", err)
+	}
+	runScripts(t, testscript.Params{Files: append(files, "testdata/script/stop.txtar")})
+}
+
+func runScripts(t *testing.T, params testscript.Params) {
+	t.Helper()
 	busybox := testenv.BusyboxTar(t)
 	debian := filepath.Join(testenv.CacheDir(t), "debian.tar")
-	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/script",
-		WorkdirRoot:         testenv.TempDir(t), // on a disk, and gone at the end
-		RequireExplicitExec: true,
-		RequireUniqueNames:  true,
-		ContinueOnError:     true,
-		UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
-		Setup: func(env *testscript.Env) error {
-			t, ok := env.T().(testing.TB)
-			if !ok {
-				return errors.New("testscript gave no testing.TB")
-			}
-			root, run := testenv.TarnRoot(t)
-			env.Setenv("TARN_ROOT", root)
-			env.Setenv("TARN_RUN", run)
-			env.Setenv("BUSYBOX", busybox)
-			env.Setenv("DEBIAN", debian)
-			return nil
-		},
-		Condition: func(name string) (bool, error) {
-			switch name {
-			case "base":
-				return there(base.ErrNotBuilt, func() (io.Closer, error) { return base.Open() })
-			case "debian":
-				return there(os.ErrNotExist, func() (io.Closer, error) { return os.Open(debian) })
-			default:
-				return false, fmt.Errorf("unknown condition %q", name)
-			}
-		},
-		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"exits": exits, "fails": fails, "image": makeImage,
-		},
-	})
+	params.WorkdirRoot = testenv.TempDir(t) // on a disk, and gone at the end
+	params.RequireExplicitExec, params.RequireUniqueNames, params.ContinueOnError = true, true, true
+	params.UpdateScripts = os.Getenv("UPDATE_SCRIPTS") != ""
+	params.Setup = func(env *testscript.Env) error {
+		t, ok := env.T().(testing.TB)
+		if !ok {
+			return errors.New("testscript gave no testing.TB")
+		}
+		root, run := testenv.TarnRoot(t)
+		env.Setenv("TARN_ROOT", root)
+		env.Setenv("TARN_RUN", run)
+		env.Setenv("TARN_STORAGE_DRIVER", os.Getenv("TARN_STORAGE_DRIVER"))
+		env.Setenv("BUSYBOX", busybox)
+		env.Setenv("DEBIAN", debian)
+		return nil
+	}
+	params.Condition = func(name string) (bool, error) {
+		switch name {
+		case "base":
+			return there(base.ErrNotBuilt, func() (io.Closer, error) { return base.Open() })
+		case "debian":
+			return there(os.ErrNotExist, func() (io.Closer, error) { return os.Open(debian) })
+		default:
+			return false, fmt.Errorf("unknown condition %q", name)
+		}
+	}
+	params.Cmds = map[string]func(ts *testscript.TestScript, neg bool, args []string){
+		"exits": exits, "fails": fails, "image": makeImage,
+	}
+	testscript.Run(t, params)
 }
 
 // there tells whether something can be opened. In CI it is an error if it is missing.
