@@ -1,6 +1,7 @@
 package ociruntime_test
 
 import (
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -53,10 +54,16 @@ func TestConsoleSocket(t *testing.T) {
 	_, err := terminal.WriteString("hello\n")
 	require.NoError(t, err)
 	b.awaitEnd()
-	text := make([]byte, 4096)
-	n, err := terminal.Read(text)
-	require.NoError(t, err)
-	require.Equal(t, "/dev/pts/0\r\n/dev/pts/0\r\ncharacter special file\r\nhello\r\ngot hello\r\n", string(text[:n]))
+	require.Equal(t, "/dev/pts/0\r\n/dev/pts/0\r\ncharacter special file\r\nhello\r\ngot hello\r\n", readToEnd(t, terminal))
+}
+
+// readToEnd reads what was printed until nobody has the terminal open any more: then reads give EIO.
+// The kernel hands over what was printed piece by piece, also after the one who printed it ended.
+func readToEnd(t *testing.T, terminal *os.File) string {
+	t.Helper()
+	text, err := io.ReadAll(terminal)
+	require.ErrorIs(t, err, syscall.EIO)
+	return string(text)
 }
 
 func TestConsoleSocketNeedsTerminal(t *testing.T) {

@@ -173,10 +173,7 @@ func TestExecTerminal(t *testing.T) {
 	_, err := terminal.WriteString("hello\n")
 	require.NoError(t, err)
 	b.awaitFile("done")
-	text := make([]byte, 4096)
-	n, err := terminal.Read(text)
-	require.NoError(t, err)
-	require.Equal(t, "/dev/pts/0\r\nhello\r\ngot hello\r\n", string(text[:n]))
+	require.Equal(t, "/dev/pts/0\r\nhello\r\ngot hello\r\n", readToEnd(t, terminal))
 }
 
 func TestExecNeedsRunning(t *testing.T) {
