@@ -24,6 +24,9 @@ func runFigure(ctx context.Context, lab *Lab) ([]Row, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := settle(ctx); err != nil { // the bundle's files are many, and a container writes to the disk
+		return nil, err
+	}
 	all, err := rows(ctx, lab, Comparison{
 		Work: "run /bin/true with no network", Unit: Seconds, Bar: 0.6, Runs: 40,
 		A: lab.runTrue("tarn run --rm", store, "debian"),
@@ -92,6 +95,9 @@ func layersFigure(ctx context.Context, lab *Lab) ([]Row, error) {
 		if err := os.Remove(archive); err != nil {
 			return nil, err
 		}
+	}
+	if err := settle(ctx); err != nil {
+		return nil, err
 	}
 	all, err := rows(ctx, lab, Comparison{
 		Work: "run /bin/true again, 100 layers against 1", Unit: Seconds, Bar: 1.5, Runs: 30,
