@@ -18,7 +18,7 @@ Made by ` + "`make bench`" + ` on {{.Date}}. Medians; what is compared ran in tu
 
 | work | measured | ratio | bar | |
 |---|---|---|---|---|
-{{range .Rows}}| {{.Work}} | {{.Measured}} | {{.Ratio}} | {{.Bar}} | {{if .Met}}met{{else}}**missed**{{end}} |
+{{range .Rows}}| {{cell .Work}} | {{cell .Measured}} | {{.Ratio}} | {{.Bar}} | {{if .Met}}met{{else}}**missed**{{end}} |
 {{end}}
 The machine:
 {{range .Machine}}
@@ -27,7 +27,8 @@ The machine:
 
 // writeResults writes the page that README points at.
 func writeResults(ctx context.Context, path string, lab *Lab, rows []Row) error {
-	page, err := template.New("results").Parse(resultsPage)
+	cell := func(text string) string { return strings.ReplaceAll(text, "|", `\|`) } // or it would end there
+	page, err := template.New("results").Funcs(template.FuncMap{"cell": cell}).Parse(resultsPage)
 	if err != nil {
 		return err
 	}
