@@ -30,7 +30,7 @@ type OverlayOptions struct {
 }
 
 // options are the same for every stack, whatever the kernel was built to do by default;
-// docs/adr/0101-overlay-options.md says why.
+// docs/adr/overlay-options.md says why.
 func options() [][2]string {
 	return [][2]string{
 		{"redirect_dir", "on"},
