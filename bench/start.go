@@ -31,7 +31,7 @@ func runFigure(ctx context.Context, lab *Lab) ([]Row, error) {
 	tarn := lab.runTrue("tarn run --rm", store, "debian")
 	tarn.Prepare = rest
 	all, err := rows(ctx, lab, Comparison{
-		Work: "run /bin/true with no network", Unit: Seconds, Bar: 0.6, Runs: 40,
+		Work: "run /bin/true with no network, after a rest (docs/adr/start-up.md)", Unit: Seconds, Bar: 0.6, Runs: 40,
 		A: tarn,
 		B: Side{Name: "crun run", Prepare: rest, Measure: func(ctx context.Context) (float64, error) {
 			return timed(func() error { return command(ctx, "crun", "run", "--bundle", bundle, "tarn-bench") })
