@@ -20,18 +20,7 @@ import (
 
 // replaceLayer makes a layer anew from another place, and puts it where the damaged one is, or was.
 func (r *repair) replaceLayer(ctx context.Context, diffID image.Digest) error {
-	err := store.ErrNoSource
-	for s := range r.tarSources(diffID) {
-		sourceErr := r.replaceFrom(ctx, diffID, s)
-		if sourceErr == nil {
-			return nil
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		err = fmt.Errorf("%w; from %s: %w", err, s.name, sourceErr)
-	}
-	return err
+	return firstSource(ctx, r.tarSources(diffID), func(s source) error { return r.replaceFrom(ctx, diffID, s) })
 }
 
 func (r *repair) replaceFrom(ctx context.Context, diffID image.Digest, s source) (err error) {

@@ -167,9 +167,14 @@ func (f closerFunc) Close() error {
 
 // mendBlob gets a blob again.
 func (r *repair) mendBlob(ctx context.Context, d image.Digest) error {
+	return firstSource(ctx, r.blobSources(d), func(s source) error { return r.takeBlob(ctx, d, s) })
+}
+
+// firstSource takes what is missing from the first source that has it. The error says of each why not.
+func firstSource(ctx context.Context, sources iter.Seq[source], take func(source) error) error {
 	err := store.ErrNoSource
-	for s := range r.blobSources(d) {
-		sourceErr := r.takeBlob(ctx, d, s)
+	for s := range sources {
+		sourceErr := take(s)
 		if sourceErr == nil {
 			return nil
 		}
