@@ -13,6 +13,7 @@ import (
 
 	"github.com/tarnfs/tarn/image"
 	"github.com/tarnfs/tarn/internal/atomicfile"
+	"github.com/tarnfs/tarn/internal/sealed"
 )
 
 // Kind is a kind of object in the store.
@@ -183,13 +184,13 @@ func readRecord[T any](path string) (record T, err error) {
 	if err != nil {
 		return record, err
 	}
-	if err := checkSeal(data); err != nil {
+	if err := sealed.Check(data); err != nil {
 		return record, err
 	}
-	if err := unseal(data, &record); err != nil {
+	if err := sealed.Decode(data, &record); err != nil {
 		return record, err
 	}
-	again, err := seal(record)
+	again, err := sealed.Encode(record)
 	if err == nil && !bytes.Equal(again, data) {
 		err = errors.New("it says something that this tarn would not write")
 	}

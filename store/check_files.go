@@ -12,6 +12,7 @@ import (
 
 	"github.com/tarnfs/tarn/image"
 	"github.com/tarnfs/tarn/internal/atomicfile"
+	"github.com/tarnfs/tarn/internal/sealed"
 	"github.com/tarnfs/tarn/internal/sys"
 )
 
@@ -58,7 +59,7 @@ func (c *Census) checkContainer(o Object, container *Container) {
 	path = filepath.Join(container.dir, fileState)
 	state, err := os.ReadFile(path)
 	if err == nil && len(state) > 0 { // an empty one was lost in a power cut, and is as good as none
-		err = checkSeal(state)
+		err = sealed.Check(state)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		c.partFault(o, path, plain(err))

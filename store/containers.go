@@ -16,6 +16,7 @@ import (
 
 	"github.com/tarnfs/tarn/image"
 	"github.com/tarnfs/tarn/internal/atomicfile"
+	"github.com/tarnfs/tarn/internal/sealed"
 	"github.com/tarnfs/tarn/internal/sys"
 )
 
@@ -100,7 +101,7 @@ func newContainerID() string {
 }
 
 func (s *Store) stageContainer(rec ContainerRecord, durable bool) (*Stage, error) {
-	data, err := seal(rec)
+	data, err := sealed.Encode(rec)
 	if err != nil {
 		return nil, err
 	}
@@ -222,7 +223,7 @@ func (s *Store) containerByID(id string) (*Container, error) {
 	}
 	var rec ContainerRecord
 	if err == nil {
-		err = unseal(data, &rec)
+		err = sealed.Decode(data, &rec)
 	}
 	if err == nil && rec.ID != id {
 		err = fmt.Errorf("its record is of %q", rec.ID)
@@ -304,7 +305,7 @@ func (c *Container) Lock(ctx context.Context) (*Lock, error) {
 // WriteState replaces the container's state by v as JSON, atomically for other processes. After a
 // power cut, when the container does not run any more, it may be lost.
 func (c *Container) WriteState(v any) error {
-	data, err := seal(v)
+	data, err := sealed.Encode(v)
 	if err == nil {
 		err = atomicfile.Replace(filepath.Join(c.dir, fileState), data, 0o600)
 	}
@@ -321,7 +322,7 @@ func (c *Container) ReadState(v any) error {
 		return fmt.Errorf("container %s: state: %w", c.Name, ErrNotFound)
 	}
 	if err == nil {
-		err = unseal(data, v)
+		err = sealed.Decode(data, v)
 	}
 	if err != nil {
 		return fmt.Errorf("container %s: read state: %w", c.Name, err)

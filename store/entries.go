@@ -12,6 +12,7 @@ import (
 
 	"github.com/tarnfs/tarn/image"
 	"github.com/tarnfs/tarn/internal/atomicfile"
+	"github.com/tarnfs/tarn/internal/sealed"
 )
 
 // Entry is a manifest that a repository holds, of any kind: what there is of a repository besides
@@ -55,7 +56,7 @@ func (s *Store) SetEntry(lock *Lock, e Entry) error {
 		if err := s.makeDir(dirEntries); err != nil {
 			return err
 		}
-		data, err := seal(e)
+		data, err := sealed.Encode(e)
 		if err != nil {
 			return err
 		}
@@ -146,7 +147,7 @@ func readEntry(path string) (Entry, error) {
 		return Entry{}, err
 	}
 	var e Entry
-	if err := unseal(data, &e); err != nil {
+	if err := sealed.Decode(data, &e); err != nil {
 		return Entry{}, fmt.Errorf("entry %s: %w: %w", path, ErrDamaged, err)
 	}
 	if err := e.Manifest.Validate(); err != nil {

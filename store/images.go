@@ -12,6 +12,7 @@ import (
 
 	"github.com/tarnfs/tarn/image"
 	"github.com/tarnfs/tarn/internal/atomicfile"
+	"github.com/tarnfs/tarn/internal/sealed"
 )
 
 // Image is a name of an image, or an image kept without a name.
@@ -70,7 +71,7 @@ func (s *Store) SetImage(lock *Lock, img Image) error {
 }
 
 func (s *Store) writeImage(img Image) error {
-	data, err := seal(img)
+	data, err := sealed.Encode(img)
 	if err != nil {
 		return err
 	}
@@ -101,7 +102,7 @@ func readImage(path string) (Image, error) {
 		return Image{}, err
 	}
 	var img Image
-	if err := unseal(data, &img); err != nil {
+	if err := sealed.Decode(data, &img); err != nil {
 		return Image{}, fmt.Errorf("image record %s: %w: %w", path, ErrDamaged, err)
 	}
 	if err := errors.Join(img.Manifest.Validate(), img.ID.Validate()); err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/tarnfs/tarn/image"
 	"github.com/tarnfs/tarn/internal/atomicfile"
+	"github.com/tarnfs/tarn/internal/sealed"
 )
 
 // maxUnflip bounds the time that unflip takes, which grows with the square of the length.
@@ -32,7 +33,7 @@ func unflip(data []byte) ([]byte, bool) {
 	for i := range mended {
 		for bit := range 8 {
 			mended[i] ^= 1 << bit
-			if checkSeal(mended) == nil && json.Valid(mended) {
+			if sealed.Check(mended) == nil && json.Valid(mended) {
 				return mended, true
 			}
 			mended[i] ^= 1 << bit
@@ -127,11 +128,11 @@ func (s *Store) rewriteEntry(path string, data []byte, modified time.Time) error
 	if s.entryPath(e) != path || !s.HasBlob(e.Manifest) {
 		return fmt.Errorf("%w: what the name was, or what it stood for, is not known any more", ErrNoSource)
 	}
-	sealed, err := seal(e)
+	record, err := sealed.Encode(e)
 	if err != nil {
 		return err
 	}
-	return atomicfile.Write(path, sealed, 0o600)
+	return atomicfile.Write(path, record, 0o600)
 }
 
 // ImageKey gives the key that the record of an image of that name is called after.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tarnfs/tarn/image"
 	"github.com/tarnfs/tarn/internal/atomicfile"
+	"github.com/tarnfs/tarn/internal/sealed"
 )
 
 // Recipe says how a layer's compressed form can be made again from its tar: it was made, or made
@@ -30,7 +31,7 @@ func (s *Store) PutRecipe(lock *Lock, r Recipe) error {
 	if err := errors.Join(lock.check(false), r.Blob.Validate(), r.DiffID.Validate()); err != nil {
 		return fmt.Errorf("recipe: %w", err)
 	}
-	data, err := seal(r)
+	data, err := sealed.Encode(r)
 	if err == nil {
 		err = s.makeDir(dirRecipes)
 	}
@@ -90,7 +91,7 @@ func readRecipe(path string) (Recipe, error) {
 	if err != nil {
 		return r, err
 	}
-	err = unseal(data, &r)
+	err = sealed.Decode(data, &r)
 	if err := errors.Join(err, r.Blob.Validate(), r.DiffID.Validate()); err != nil {
 		return r, fmt.Errorf("recipe %s: %w: %w", filepath.Base(path), ErrDamaged, err)
 	}

@@ -108,3 +108,5 @@ func (l Layer) Sums() (*Sums, error) {
 
 // WriteSums gives the staged layer the checksums of its tar.
 func (ls *LayerStage) WriteSums(s *Sums) error { return ls.writeSmall(fileSums, s.Encode()) }
+
+func castagnoli(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }

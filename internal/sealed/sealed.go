@@ -1,4 +1,7 @@
-package store
+// Package sealed encodes records: JSON objects that end with a seal, a member "crc32c" with the CRC-32C
+// of the object as it was without that member. Nothing else says whether a time, or the settings of a
+// container, are what was written. docs/format.md has the form.
+package sealed
 
 import (
 	"bytes"
@@ -8,10 +11,6 @@ import (
 	"hash/crc32"
 )
 
-// Records (of images, entries, containers, recipes) are JSON objects that end with a seal: a member
-// "crc32c" with the CRC-32C of the object as it was without that member. Nothing else says whether
-// a time, or the settings of a container, are what was written.
-
 var errSeal = errors.New("it does not have the checksum that it should have")
 
 const (
@@ -20,8 +19,8 @@ const (
 	sealLength = len(sealStart) + 8 + len(sealEnd)
 )
 
-// seal encodes a record. v must be a struct that is encoded with at least one member.
-func seal(v any) ([]byte, error) {
+// Encode encodes a record. v must be a struct that is encoded with at least one member.
+func Encode(v any) ([]byte, error) {
 	data, err := json.Marshal(v)
 	if err != nil {
 		return nil, err
@@ -30,16 +29,16 @@ func seal(v any) ([]byte, error) {
 	return fmt.Appendf(data[:len(data)-1], "%s%08x%s", sealStart, sum, sealEnd), nil
 }
 
-// unseal decodes a record. One that never had a seal is taken as it is.
-func unseal(data []byte, v any) error {
+// Decode decodes a record. One that never had a seal is taken as it is.
+func Decode(data []byte, v any) error {
 	if body, seal := cutSeal(data); body != nil && string(seal) != fmt.Sprintf("%08x", castagnoli(body)) {
 		return errSeal
 	}
 	return json.Unmarshal(data, v)
 }
 
-// checkSeal says whether data is a record as seal made it.
-func checkSeal(data []byte) error {
+// Check says whether data is a record as Encode made it.
+func Check(data []byte) error {
 	body, seal := cutSeal(data)
 	if body == nil || string(seal) != fmt.Sprintf("%08x", castagnoli(body)) {
 		return errSeal
