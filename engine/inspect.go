@@ -11,22 +11,29 @@ const (
 	KindAny       = ""
 	KindContainer = "container"
 	KindImage     = "image"
+	KindVolume    = "volume"
 )
 
 // ErrNoObject is wrapped by errors about a name that neither a container nor an image has.
 var ErrNoObject = errors.New("no such container or image")
 
-// Inspect describes a container (a *ContainerReport) or, where none has that name and kind is not
-// KindContainer, an image (an *ImageReport).
+// Inspect describes a container (a *ContainerReport), or where none has that name an image (an
+// *ImageReport); kind chooses one of these, or a volume (a *VolumeReport).
 func (e *Engine) Inspect(ctx context.Context, name, kind string) (any, error) {
 	switch kind {
 	case KindContainer:
 		return e.InspectContainer(ctx, name)
 	case KindImage:
 		return e.InspectImage(ctx, name)
+	case KindVolume:
+		v, err := e.volume(name)
+		if err != nil {
+			return nil, err
+		}
+		return v.Report(), nil
 	case KindAny:
 	default:
-		return nil, fmt.Errorf("%w: type %q: use container or image", ErrOption, kind)
+		return nil, fmt.Errorf("%w: type %q: use container, image or volume", ErrOption, kind)
 	}
 	container, err := e.InspectContainer(ctx, name)
 	if !errors.Is(err, ErrNoContainer) {

@@ -125,7 +125,7 @@ func (e *Engine) collect(ctx context.Context, c *Container) (err error) {
 		return err
 	}
 	if c.Settings.Host.AutoRemove {
-		return e.discard(c)
+		return e.discard(ctx, c)
 	}
 	c.State.Status, c.State.Process, c.State.ExitCode, c.State.FinishedAt = StatusExited, processID{}, exitLost, time.Now().UTC()
 	return c.WriteState(c.State)

@@ -45,12 +45,13 @@ func (e *Engine) RemoveContainer(ctx context.Context, key string, opts RemoveOpt
 			return fmt.Errorf("remove container %s: %w", c.Name, err)
 		}
 	}
-	if opts.Volumes {
-		if err := e.removeVolumes(c); err != nil {
-			return fmt.Errorf("remove container %s: %w", c.Name, err)
-		}
+	if err := e.Store.RemoveContainer(c.Container); err != nil || !opts.Volumes {
+		return err
 	}
-	return e.Store.RemoveContainer(c.Container)
+	if err := e.removeVolumes(ctx, c); err != nil {
+		return fmt.Errorf("remove container %s: %w", c.Name, err)
+	}
+	return nil
 }
 
 // makeRemovable ends the container and unmounts it. The state is read again under the lock.
@@ -93,8 +94,8 @@ func (e *Engine) unmountForRemoval(id string, force bool) error {
 }
 
 // discard removes a container that has ended, and its own volumes.
-func (e *Engine) discard(c *Container) error {
-	return errors.Join(e.unmountForRemoval(c.ID, true), e.removeVolumes(c), e.Store.RemoveContainer(c.Container))
+func (e *Engine) discard(ctx context.Context, c *Container) error {
+	return errors.Join(e.unmountForRemoval(c.ID, true), e.Store.RemoveContainer(c.Container), e.removeVolumes(ctx, c))
 }
 
 // mountPath is where "tarn mount" shows an image or a container.

@@ -221,12 +221,18 @@ func checkPlatform(img *Image) error {
 }
 
 // locateVolumes says where the volumes will be.
-func (e *Engine) locateVolumes(mounts []MountPoint) (err error) {
+func (e *Engine) locateVolumes(mounts []MountPoint) error {
 	for i, m := range mounts {
 		if m.Type != mountVolume {
 			continue
 		}
-		if mounts[i].Source, err = e.Store.VolumePath(m.Name); err != nil {
+		v, err := e.volume(m.Name)
+		if errors.Is(err, ErrNoVolume) {
+			mounts[i].Source, err = e.Store.VolumePath(m.Name)
+		} else if err == nil {
+			mounts[i].Source = v.source()
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -318,7 +324,7 @@ func (e *Engine) finish(ctx context.Context, c *Container, state ContainerState)
 	case c.gone():
 		return nil
 	case c.Settings.Host.AutoRemove:
-		return e.discard(c)
+		return e.discard(ctx, c)
 	default:
 		return c.WriteState(state)
 	}

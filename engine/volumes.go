@@ -1,15 +1,20 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/tarnfs/tarn/internal/copytree"
 	"github.com/tarnfs/tarn/internal/sys"
+	"github.com/tarnfs/tarn/store"
 )
 
 // prepareMounts makes what the container's mounts need on the host: directories that are missing, and
@@ -23,19 +28,50 @@ func (e *Engine) prepareMounts(c *Container, root *os.File) error {
 				err = checkPropagation(m)
 			}
 		case mountVolume:
-			durable := !c.Settings.Host.AutoRemove || !m.Anonymous
-			_, err = e.Store.MakeVolume(m.Name, durable, func(dir *os.File) error {
-				if m.NoCopy {
-					return nil
-				}
-				return copyUp(dir, root, m.Destination)
-			})
+			err = e.prepareVolume(c, m, root)
 		}
 		if err != nil {
 			return fmt.Errorf("mount %s: %w", m.Destination, err)
 		}
 	}
 	return nil
+}
+
+// prepareVolume makes a volume if it is new. One without anything in it gets what the image has there, as in
+// Docker, before the container runs for the first time.
+func (e *Engine) prepareVolume(c *Container, m MountPoint, root *os.File) error {
+	fill := func(dir *os.File) error { return copyUp(dir, root, m.Destination) }
+	if m.NoCopy {
+		fill = nil
+	}
+	durable := !c.Settings.Host.AutoRemove || !m.Anonymous
+	rec := store.VolumeRecord{Name: m.Name, Created: time.Now().UTC(), Anonymous: m.Anonymous}
+	made, err := e.Store.MakeVolume(rec, durable, fill)
+	if err != nil || made || m.NoCopy || !c.State.StartedAt.IsZero() {
+		return err
+	}
+	if own, err := e.Store.VolumePath(m.Name); err != nil || own != m.Source {
+		return err // it is a directory of the host's
+	}
+	return e.Store.WithVolume(m.Name, func(dir *os.File) error {
+		if empty, err := isEmpty(dir); err != nil || !empty {
+			return err
+		}
+		return copyUp(dir, root, m.Destination)
+	})
+}
+
+func isEmpty(dir *os.File) (bool, error) {
+	again, err := os.Open(sys.FDPath(dir)) // reading moves the file's position
+	if err != nil {
+		return false, err
+	}
+	defer again.Close()
+	_, err = again.Readdirnames(1)
+	if errors.Is(err, io.EOF) {
+		return true, nil
+	}
+	return false, err
 }
 
 // makeMissing makes a directory of the host where nothing is, as Docker does for -v.
@@ -79,13 +115,29 @@ func copyUp(volume, root *os.File, dest string) error {
 	return copytree.Copy(volume, from)
 }
 
-// removeVolumes removes the volumes that were made for this container alone.
-func (e *Engine) removeVolumes(c *Container) error {
-	var errs []error
+// ownVolumes are the names of the volumes that were made for this container.
+func (c *Container) ownVolumes() []string {
+	var names []string
 	for _, m := range c.Settings.Mounts {
 		if m.Type == mountVolume && m.Anonymous {
-			errs = append(errs, e.Store.RemoveVolume(m.Name))
+			names = append(names, m.Name)
 		}
 	}
-	return errors.Join(errs...)
+	return names
+}
+
+// removeVolumes removes the volumes that were made for a container, when it is gone. Those that others
+// have by now (--volumes-from) stay.
+func (e *Engine) removeVolumes(ctx context.Context, c *Container) error {
+	names := c.ownVolumes()
+	if len(names) == 0 {
+		return nil
+	}
+	_, err := e.removeUnused(ctx, func(users map[string][]string) ([]string, error) {
+		return slices.DeleteFunc(names, func(name string) bool { return len(users[name]) > 0 }), nil
+	})
+	if errors.Is(err, store.ErrDamaged) {
+		return nil // a container that cannot be read may have them: 'tarn volume prune' is for later
+	}
+	return err
 }

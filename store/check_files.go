@@ -141,6 +141,9 @@ func (c *Census) checkVolumes() error {
 		if info, err := os.Lstat(filepath.Join(path, dirVolumeData)); err != nil || !info.IsDir() {
 			c.fault(Object{KindVolume, entry.Name()}, path, fmt.Errorf("%s: %w", dirVolumeData, fs.ErrNotExist))
 		}
+		if _, err := readVolumeRecord(path); err != nil {
+			c.fault(Object{KindVolume, entry.Name()}, path, fmt.Errorf("%s: %w", fileVolumeRecord, err))
+		}
 	}
 	return nil
 }

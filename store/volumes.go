@@ -1,17 +1,34 @@
 package store
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
+	"time"
 
+	"github.com/tarnfs/tarn/internal/atomicfile"
 	"github.com/tarnfs/tarn/internal/sys"
 )
 
-// dirVolumeData is the directory in a volume that containers see.
-const dirVolumeData = "_data"
+// The directory in a volume that containers see, and its record.
+const (
+	dirVolumeData    = "_data"
+	fileVolumeRecord = "volume.json"
+)
+
+// VolumeRecord is what a volume was made with. It never changes.
+type VolumeRecord struct {
+	Name      string            `json:"name"`
+	Created   time.Time         `json:"created"`
+	Labels    map[string]string `json:"labels,omitempty"`
+	Anonymous bool              `json:"anonymous,omitempty"` // nobody gave it a name: it was made for a container
+	// Options are the engine's. The store does not look inside.
+	Options json.RawMessage `json:"options,omitempty"`
+}
 
 // ValidVolumeName reports whether name may name a volume. The rule is that of containers' names.
 func ValidVolumeName(name string) bool { return len(name) > 1 && ValidContainerName(name) }
@@ -24,42 +41,55 @@ func (s *Store) VolumePath(name string) (string, error) {
 	return s.path(dirVolumes, name, dirVolumeData), nil
 }
 
-// MakeVolume makes the volume, unless there is one of that name; fill puts into it what it begins
-// with. Nobody sees the volume before it is whole; if durable, also not after a power cut. It gives
-// the directory with the contents.
-func (s *Store) MakeVolume(name string, durable bool, fill func(dir *os.File) error) (path string, err error) {
-	path, err = s.VolumePath(name)
+// MakeVolume makes the volume, unless there is one of that name; fill, if it is not nil, puts into it
+// what it begins with. Nobody sees the volume before it is whole; if durable, also not after a power
+// cut. It tells whether it was made now.
+func (s *Store) MakeVolume(rec VolumeRecord, durable bool, fill func(dir *os.File) error) (made bool, err error) {
+	path, err := s.VolumePath(rec.Name)
 	if err != nil {
-		return "", err
+		return false, err
 	}
 	if _, err := os.Stat(path); err == nil {
-		return path, nil
+		return false, nil
 	}
-	if err := s.makeVolume(filepath.Dir(path), durable, fill); err != nil {
-		return "", fmt.Errorf("make volume %s: %w", name, err)
+	made, err = s.makeVolume(filepath.Dir(path), rec, durable, fill)
+	if err != nil {
+		return false, fmt.Errorf("make volume %s: %w", rec.Name, err)
 	}
-	return path, nil
+	return made, nil
 }
 
-func (s *Store) makeVolume(target string, durable bool, fill func(dir *os.File) error) error {
-	if err := os.Mkdir(filepath.Dir(target), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
+func (s *Store) makeVolume(target string, rec VolumeRecord, durable bool, fill func(dir *os.File) error) (made bool, err error) {
+	if err := s.makeDir(dirVolumes); err != nil {
+		return false, err
+	}
+	record, err := seal(rec)
+	if err != nil {
+		return false, err
 	}
 	stage, err := s.NewStage()
 	if err != nil {
-		return err
+		return false, err
+	}
+	defer func() { err = errors.Join(err, stage.Abort()) }()
+	if err := writeNew(filepath.Join(stage.Path(), fileVolumeRecord), record, durable); err != nil {
+		return false, err
 	}
 	data := filepath.Join(stage.Path(), dirVolumeData)
 	if err := os.Mkdir(data, 0o755); err != nil {
-		return errors.Join(err, stage.Abort())
+		return false, err
 	}
 	if err := fillVolume(data, durable, fill); err != nil {
-		return errors.Join(err, stage.Abort())
+		return false, err
 	}
-	if durable {
-		return errors.Join(stage.publish(target), stage.Abort())
+	err = os.Rename(stage.Path(), target)
+	if errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.ENOTEMPTY) {
+		return false, nil // somebody else was faster
 	}
-	return errors.Join(stage.rename(target), stage.Abort())
+	if err == nil && durable {
+		err = atomicfile.SyncDir(filepath.Dir(target))
+	}
+	return err == nil, err
 }
 
 func fillVolume(path string, durable bool, fill func(dir *os.File) error) error {
@@ -67,23 +97,94 @@ func fillVolume(path string, durable bool, fill func(dir *os.File) error) error 
 	if err != nil {
 		return err
 	}
-	err = fill(dir)
+	// Whatever the umask is: users in containers are to get in.
+	err = dir.Chmod(0o755)
+	if err == nil && fill != nil {
+		err = fill(dir)
+	}
 	if err == nil && durable {
 		err = sys.Syncfs(dir)
 	}
 	return errors.Join(err, dir.Close())
 }
 
-// RemoveVolume removes a volume with all in it. One that is not there is no error.
-func (s *Store) RemoveVolume(name string) error {
+// WithVolume has use look at the contents of a volume that is there; no other call of it does so at the
+// same time.
+func (s *Store) WithVolume(name string, use func(dir *os.File) error) error {
 	path, err := s.VolumePath(name)
 	if err != nil {
 		return err
 	}
-	if err := s.discard(filepath.Dir(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	dir, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("volume %s: %w", name, ErrNotFound)
+	}
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := sys.WaitFlock(dir, true); err != nil {
+		return err
+	}
+	return use(dir)
+}
+
+// RemoveVolume removes a volume with all in it, for which [Store.CollectLeftovers] gives the disk its
+// room back. One that is not there gives ErrNotFound. Whoever may make a container that has it is kept
+// out by the lock, which is held alone.
+func (s *Store) RemoveVolume(lock *Lock, name string) error {
+	if err := lock.check(true); err != nil {
+		return fmt.Errorf("remove volume %s: %w", name, err)
+	}
+	path, err := s.VolumePath(name)
+	if err != nil {
+		return err
+	}
+	err = s.bury(filepath.Dir(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("volume %s: %w", name, ErrNotFound)
+	}
+	if err != nil {
 		return fmt.Errorf("remove volume %s: %w", name, err)
 	}
 	return nil
+}
+
+// Volume gives the record of a volume. One whose record was lost is known by its name alone.
+func (s *Store) Volume(name string) (VolumeRecord, error) {
+	path, err := s.VolumePath(name)
+	if err != nil {
+		return VolumeRecord{}, err
+	}
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return VolumeRecord{}, fmt.Errorf("volume %s: %w", name, ErrNotFound)
+	}
+	if err != nil {
+		return VolumeRecord{}, err
+	}
+	rec, err := readVolumeRecord(filepath.Dir(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return VolumeRecord{Name: name, Created: info.ModTime().UTC()}, nil
+	}
+	if err != nil {
+		return VolumeRecord{}, fmt.Errorf("volume %s: %w: %w", name, ErrDamaged, err)
+	}
+	return rec, nil
+}
+
+func readVolumeRecord(dir string) (rec VolumeRecord, err error) {
+	data, err := os.ReadFile(filepath.Join(dir, fileVolumeRecord))
+	if err != nil {
+		return rec, err
+	}
+	if err := unseal(data, &rec); err != nil {
+		return rec, err
+	}
+	if rec.Name != filepath.Base(dir) {
+		return rec, fmt.Errorf("its record is of %q", rec.Name)
+	}
+	return rec, nil
 }
 
 // Volumes lists the volumes by name.

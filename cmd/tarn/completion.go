@@ -143,3 +143,20 @@ func (a *app) mountedNames(cmd *cobra.Command) ([]string, error) {
 	}
 	return names, nil
 }
+
+// volumeNames lists the volumes for a completion.
+func (a *app) volumeNames(cmd *cobra.Command) ([]string, error) {
+	e, err := a.engine()
+	if err != nil {
+		return nil, err
+	}
+	volumes, err := e.Volumes(cmd.Context(), engine.VolumeFilter{})
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, v := range volumes {
+		names = append(names, v.Name)
+	}
+	return names, nil
+}

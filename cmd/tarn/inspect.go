@@ -23,7 +23,8 @@ func newInspectCmd(a *app) *cobra.Command {
 		GroupID: groupImages,
 		Short:   "Describe containers and images in full, as JSON",
 		Long: `Describe containers and images in full, as a JSON array in Docker's form. A name that both
-a container and an image have is the container's, unless --type says otherwise.
+a container and an image have is the container's, unless --type says otherwise. Volumes
+are described with --type volume.
 
 --format takes a Go template of one object, with the functions json, join, split, lower,
 upper, title, pad, truncate, println, and those of Go's own.`,
@@ -47,32 +48,39 @@ upper, title, pad, truncate, println, and those of Go's own.`,
 			if err != nil {
 				return err
 			}
-			found := []any{}
-			failed := each(cmd, args, func(name string) error {
-				object, err := look(name)
-				if err == nil {
-					found = append(found, object)
-				}
-				return err
-			})
-			if text == "" {
-				err = writeJSON(cmd.OutOrStdout(), found)
-			}
-			for i := 0; text != "" && err == nil && i < len(found); i++ {
-				err = format.Object(cmd.OutOrStdout(), template, found[i])
-			}
-			return cmp.Or(err, failed)
+			return describe(cmd, args, text, template, look)
 		},
 		ValidArgsFunction: complete(-1, a.allNames),
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&kind, "type", engine.KindAny, "`kind` of what is described: container or image")
-	suggest(cmd, "type", engine.KindContainer, engine.KindImage)
+	flags.StringVar(&kind, "type", engine.KindAny, "`kind` of what is described: container, image or volume")
+	suggest(cmd, "type", engine.KindContainer, engine.KindImage, engine.KindVolume)
 	flags.BoolVar(&remote, "remote", false, "describe images as they are in their registries; nothing is fetched but manifest and config")
 	flags.StringVar(&platform, "platform", "", "with --remote: `os/architecture[/variant]` to choose (default: this machine's)")
 	reg.add(flags)
 	flags.StringVarP(&text, "format", "f", "", "print each by a Go `template`; 'json' for one line of JSON")
 	return cmd
+}
+
+// describe prints what look finds under each name: as JSON, or if text is not "" by the template made of it.
+func describe(cmd *cobra.Command, names []string, text string, template *format.Template, look func(string) (any, error)) error {
+	found := []any{}
+	failed := each(cmd, names, func(name string) error {
+		object, err := look(name)
+		if err == nil {
+			found = append(found, object)
+		}
+		return err
+	})
+	if text == "" {
+		return cmp.Or(writeJSON(cmd.OutOrStdout(), found), failed)
+	}
+	for _, object := range found {
+		if err := format.Object(cmd.OutOrStdout(), template, object); err != nil {
+			return err
+		}
+	}
+	return failed
 }
 
 // inspector describes what is in the store.

@@ -16,8 +16,8 @@ import (
 
 func newPruneCmd(a *app) *cobra.Command {
 	var (
-		all, force, dryRun bool
-		filters            []string
+		all, force, dryRun, volumes bool
+		filters                     []string
 	)
 	cmd := &cobra.Command{
 		Use:     "prune [flags]",
@@ -28,7 +28,8 @@ left of commands that were killed, of interrupted pulls, and of layers whose ima
 gone. With --all also images that have a name, if no container uses them. What will go is
 shown first.
 
-Of a layer from which others borrow, what they borrow stays.
+Of a layer from which others borrow, what they borrow stays. With --volumes also volumes go
+that have no name of their own and no container (see 'tarn volume prune').
 
 Filters: until=TIME (only what is older: 24h, or 2026-01-31T12:00), label=KEY[=VALUE],
 label!=KEY[=VALUE].`,
@@ -45,15 +46,13 @@ label!=KEY[=VALUE].`,
 			if err != nil {
 				return err
 			}
+			if volumes && !filter.Until.IsZero() {
+				return fmt.Errorf("%w: volumes have no filter until", engine.ErrOption)
+			}
 			out := cmd.OutOrStdout()
 			if !force || dryRun {
-				plan, err := e.PlanPrune(cmd.Context(), filter)
-				if err != nil {
+				if err := showAll(cmd, e, filter, volumes); err != nil || dryRun {
 					return err
-				}
-				showPlan(out, plan)
-				if dryRun {
-					return nil
 				}
 				if yes, err := confirm(cmd.InOrStdin(), out); err != nil || !yes {
 					return err
@@ -63,16 +62,43 @@ label!=KEY[=VALUE].`,
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(out, "Total reclaimed space: %s\n", format.Size(pruned.Bytes()))
+			freed := pruned.Bytes()
+			if volumes {
+				more, err := pruneVolumes(cmd, e, volumeFilter(filter))
+				if err != nil {
+					return err
+				}
+				freed += more
+			}
+			fmt.Fprintf(out, "Total reclaimed space: %s\n", format.Size(freed))
 			return nil
 		},
 	}
 	flags := cmd.Flags()
 	flags.BoolVarP(&all, "all", "a", false, "remove all images that no container uses, not only those without a name")
 	flags.BoolVarP(&force, "force", "f", false, "do not ask")
+	flags.BoolVar(&volumes, "volumes", false, "remove volumes without a name of their own that no container has")
 	flags.BoolVar(&dryRun, "dry-run", false, "only show what would go")
 	flags.StringArrayVar(&filters, "filter", nil, "remove only what `KEY=VALUE` selects")
 	return cmd
+}
+
+// volumeFilter selects volumes as the filter selects images.
+func volumeFilter(f engine.PruneFilter) engine.VolumeFilter {
+	return engine.VolumeFilter{Labels: f.Labels, Unlabels: f.Unlabels}
+}
+
+// showAll lists all that will go.
+func showAll(cmd *cobra.Command, e *engine.Engine, filter engine.PruneFilter, volumes bool) error {
+	plan, err := e.PlanPrune(cmd.Context(), filter)
+	if err != nil {
+		return err
+	}
+	showPlan(cmd.OutOrStdout(), plan)
+	if !volumes {
+		return nil
+	}
+	return showUnused(cmd, e, volumeFilter(filter))
 }
 
 // showPlan lists what will go, and what that gives.

@@ -109,6 +109,7 @@ func addCommands(root *cobra.Command, a *app) {
 		newCheckCmd(a),
 		newRepairCmd(a),
 		newPruneCmd(a),
+		newVolumeCmd(a),
 		newPullCmd(a),
 		newPushCmd(a),
 		newCopyCmd(a),

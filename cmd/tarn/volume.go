@@ -1,0 +1,276 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tarnfs/tarn/engine"
+	"github.com/tarnfs/tarn/internal/format"
+)
+
+func newVolumeCmd(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "volume COMMAND",
+		GroupID: groupStore,
+		Short:   "Make, list and remove volumes",
+		Long: `Make, list and remove volumes: directories that outlive containers, and that several of
+them can have. 'tarn run -v NAME:/PATH' makes a volume, too, where none has that name.
+
+A volume with nothing in it gets what the image has at its place when a container has it
+for the first time.`,
+		Example: `  tarn volume create data
+  tarn run --rm -v data:/var/lib/app debian ls -l /var/lib/app
+  tarn volume ls --filter dangling=true
+  tarn volume rm data`,
+		Args: arguments(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newVolumeCreateCmd(a), newVolumeInspectCmd(a), newVolumeLsCmd(a), newVolumePruneCmd(a), newVolumeRmCmd(a))
+	for _, sub := range cmd.Commands() {
+		sub.DisableFlagsInUseLine = true
+	}
+	return cmd
+}
+
+func newVolumeCreateCmd(a *app) *cobra.Command {
+	var opts engine.VolumeOptions
+	cmd := &cobra.Command{
+		Use:   "create [flags] [NAME]",
+		Short: "Make a volume",
+		Long: `Make a volume, and print its name. One that is there already stays as it is.
+
+With --opt type=none --opt o=bind --opt device=DIRECTORY a directory of the host gets a name
+as a volume.`,
+		Example: `  tarn volume create --label tier=db data
+  tarn volume create -o type=none -o o=bind -o device=/srv/www www`,
+		Args: arguments(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				opts.Name = args[0]
+			}
+			e, err := a.engine()
+			if err != nil {
+				return err
+			}
+			name, err := e.CreateVolume(cmd.Context(), opts)
+			if err == nil {
+				fmt.Fprintln(cmd.OutOrStdout(), name)
+			}
+			return err
+		},
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	flags := cmd.Flags()
+	flags.StringVarP(&opts.Driver, "driver", "d", "local", "`name` of the driver: there is only local")
+	flags.StringArrayVar(&opts.Labels, "label", nil, "label: `KEY=value`, or KEY")
+	flags.StringArrayVarP(&opts.Options, "opt", "o", nil, "option of the driver: `KEY=value`")
+	return cmd
+}
+
+func newVolumeInspectCmd(a *app) *cobra.Command {
+	var text string
+	cmd := &cobra.Command{
+		Use:     "inspect [flags] NAME...",
+		Short:   "Describe volumes in full, as JSON",
+		Example: `  tarn volume inspect -f '{{.Mountpoint}}' data`,
+		Args:    arguments(1, -1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			template, err := format.Parse(text)
+			if err != nil {
+				return err
+			}
+			look, err := a.inspector(cmd, engine.KindVolume)
+			if err != nil {
+				return err
+			}
+			return describe(cmd, args, text, template, look)
+		},
+		ValidArgsFunction: complete(-1, a.volumeNames),
+	}
+	cmd.Flags().StringVarP(&text, "format", "f", "", "print each by a Go `template`; 'json' for one line of JSON")
+	return cmd
+}
+
+// volumeRow is a volume as --format sees it.
+type volumeRow struct {
+	Name, Driver, Scope, Mountpoint, Labels, Links, CreatedAt string
+
+	label func(key string) string
+}
+
+// Label gives one label's value.
+func (r volumeRow) Label(key string) string { return r.label(key) }
+
+func newVolumeLsCmd(a *app) *cobra.Command {
+	var (
+		quiet   bool
+		text    string
+		filters []string
+	)
+	cmd := &cobra.Command{
+		Use:     "ls [flags]",
+		Aliases: []string{"list"},
+		Short:   "List volumes",
+		Long: `List volumes, by name.
+
+Filters: name=PART, driver=local, label=KEY[=VALUE], label!=KEY[=VALUE], dangling=true|false
+(whether no container has it).
+Fields for --format: .Name .Driver .Scope .Mountpoint .Labels .Label "KEY" .Links .CreatedAt`,
+		Example: `  tarn volume ls --format '{{.Name}}: {{.Links}}'`,
+		Args:    arguments(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			filter, err := engine.ParseVolumeFilter(filters)
+			if err != nil {
+				return err
+			}
+			if text == "" || text == "table" {
+				text = "table {{.Driver}}\t{{.Name}}"
+				if quiet {
+					text = "{{.Name}}"
+				}
+			}
+			template, err := format.Parse(text)
+			if err != nil {
+				return err
+			}
+			e, err := a.engine()
+			if err != nil {
+				return err
+			}
+			volumes, err := e.Volumes(cmd.Context(), filter)
+			if err != nil {
+				return err
+			}
+			rows := make([]volumeRow, 0, len(volumes))
+			for _, v := range volumes {
+				rows = append(rows, newVolumeRow(v))
+			}
+			return format.Execute(cmd.OutOrStdout(), template, volumeRow{
+				"VOLUME NAME", "DRIVER", "SCOPE", "MOUNTPOINT", "LABELS", "LINKS", "CREATED AT", labelTitle,
+			}, rows)
+		},
+	}
+	flags := cmd.Flags()
+	flags.BoolVarP(&quiet, "quiet", "q", false, "print only the names")
+	flags.StringVar(&text, "format", "", "print each by a Go `template`; 'table TEMPLATE' for columns with titles, 'json' for all")
+	flags.StringArrayVarP(&filters, "filter", "f", nil, "list only volumes with `KEY=VALUE`")
+	suggest(cmd, "filter", "name=", "driver=", "label=", "dangling=")
+	return cmd
+}
+
+func newVolumeRow(v *engine.Volume) volumeRow {
+	report := v.Report()
+	return volumeRow{
+		Name: v.Name, Driver: report.Driver, Scope: report.Scope, Mountpoint: report.Mountpoint, Labels: joinLabels(v.Labels),
+		Links: strconv.Itoa(len(v.Users)), CreatedAt: timestamp(v.Created),
+		label: func(key string) string { return format.OneLine(v.Labels[key]) },
+	}
+}
+
+func newVolumePruneCmd(a *app) *cobra.Command {
+	var (
+		all, force bool
+		filters    []string
+	)
+	cmd := &cobra.Command{
+		Use:   "prune [flags]",
+		Short: "Remove volumes that no container has",
+		Long: `Remove volumes that no container has: those that have no name of their own, or with --all
+all of them. What will go is shown first.
+
+Filters: label=KEY[=VALUE], label!=KEY[=VALUE], name=PART, all=true.`,
+		Example: `  tarn volume prune -f
+  tarn volume prune --all --filter label=scratch`,
+		Args: arguments(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			filter, err := engine.ParseVolumeFilter(filters)
+			if err != nil {
+				return err
+			}
+			filter.All = filter.All || all
+			e, err := a.engine()
+			if err != nil {
+				return err
+			}
+			if !force {
+				if err := showUnused(cmd, e, filter); err != nil {
+					return err
+				}
+				if yes, err := confirm(cmd.InOrStdin(), cmd.OutOrStdout()); err != nil || !yes {
+					return err
+				}
+			}
+			freed, err := pruneVolumes(cmd, e, filter)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "Total reclaimed space: %s\n", format.Size(freed))
+			return nil
+		},
+	}
+	flags := cmd.Flags()
+	flags.BoolVarP(&all, "all", "a", false, "also those that have a name")
+	flags.BoolVarP(&force, "force", "f", false, "do not ask")
+	flags.StringArrayVar(&filters, "filter", nil, "remove only what `KEY=VALUE` selects")
+	return cmd
+}
+
+// showUnused lists the volumes that would go.
+func showUnused(cmd *cobra.Command, e *engine.Engine, filter engine.VolumeFilter) error {
+	filter.Dangling = new(true)
+	volumes, err := e.Volumes(cmd.Context(), filter)
+	for _, v := range volumes {
+		if filter.All || v.Anonymous {
+			fmt.Fprintln(cmd.OutOrStdout(), "  volume "+v.Name)
+		}
+	}
+	return err
+}
+
+// pruneVolumes removes volumes, says which, and gives the bytes that the disk has back.
+func pruneVolumes(cmd *cobra.Command, e *engine.Engine, filter engine.VolumeFilter) (int64, error) {
+	names, freed, err := e.PruneVolumes(cmd.Context(), filter)
+	out := cmd.OutOrStdout()
+	if len(names) > 0 {
+		fmt.Fprintln(out, "Deleted Volumes:")
+		for _, name := range names {
+			fmt.Fprintln(out, name)
+		}
+		fmt.Fprintln(out)
+	}
+	return freed, err
+}
+
+func newVolumeRmCmd(a *app) *cobra.Command {
+	var force bool
+	cmd := &cobra.Command{
+		Use:     "rm [flags] NAME...",
+		Aliases: []string{"remove"},
+		Short:   "Remove volumes",
+		Long:    `Remove volumes with all in them. One that a container has is not removed.`,
+		Example: `  tarn volume rm data`,
+		Args:    arguments(1, -1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			e, err := a.engine()
+			if err != nil {
+				return err
+			}
+			return each(cmd, args, func(name string) error {
+				err := e.RemoveVolume(cmd.Context(), name)
+				if force && errors.Is(err, engine.ErrNoVolume) {
+					return nil
+				}
+				if err == nil {
+					fmt.Fprintln(cmd.OutOrStdout(), name)
+				}
+				return err
+			})
+		},
+		ValidArgsFunction: complete(-1, a.volumeNames),
+	}
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "one that is not there is no failure")
+	return cmd
+}
