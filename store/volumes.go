@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tarnfs/tarn/internal/atomicfile"
+	"github.com/tarnfs/tarn/internal/sealed"
 	"github.com/tarnfs/tarn/internal/sys"
 )
 
@@ -63,7 +64,7 @@ func (s *Store) makeVolume(target string, rec VolumeRecord, durable bool, fill f
 	if err := s.makeDir(dirVolumes); err != nil {
 		return false, err
 	}
-	record, err := seal(rec)
+	record, err := sealed.Encode(rec)
 	if err != nil {
 		return false, err
 	}
@@ -178,7 +179,7 @@ func readVolumeRecord(dir string) (rec VolumeRecord, err error) {
 	if err != nil {
 		return rec, err
 	}
-	if err := unseal(data, &rec); err != nil {
+	if err := sealed.Decode(data, &rec); err != nil {
 		return rec, err
 	}
 	if rec.Name != filepath.Base(dir) {
