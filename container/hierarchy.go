@@ -46,7 +46,7 @@ func (h hierarchies) close() {
 func openHierarchies() (hierarchies, error) {
 	h, err := findHierarchies()
 	if err == nil && h.unified.mount == "" {
-		h.mountOwn()
+		err = h.mountOwn()
 	}
 	return h, err
 }
@@ -82,11 +82,21 @@ func findHierarchies() (hierarchies, error) {
 }
 
 // mountOwn mounts the cgroup2 hierarchy for ourselves. Where that may not be, there is none.
-func (h *hierarchies) mountOwn() {
-	mount, err := newFS("cgroup2", "cgroup2", nil, sys.AttrNoSuid|sys.AttrNoDev|sys.AttrNoExec)
-	if err == nil {
-		h.own, h.unified.mount = mount, sys.FDPath(mount)
+//
+// To mount it from the first cgroup namespace sets its options, for which Linux 6.18 waits for all
+// processors (an RCU grace period, 10 ms). From another one whose root is the same it does not.
+func (h *hierarchies) mountOwn() error {
+	mount := func() {
+		made, err := newFS("cgroup2", "cgroup2", nil, sys.AttrNoSuid|sys.AttrNoDev|sys.AttrNoExec)
+		if err == nil {
+			h.own, h.unified.mount = made, sys.FDPath(made)
+		}
 	}
+	if h.unified.self != "/" {
+		mount()
+		return nil
+	}
+	return sys.InCgroupNamespace(mount)
 }
 
 func isFS(dir string, magic int64) bool {

@@ -97,7 +97,7 @@ func (m *maker) prepare() (err error) {
 		return err
 	}
 	if m.host.unified.mount == "" {
-		if err := m.mountHierarchy(); err != nil {
+		if err := m.host.mountOwn(); err != nil {
 			return err
 		}
 	}
@@ -174,19 +174,6 @@ func (m *maker) prepareCgroup() (err error) {
 		return fmt.Errorf("%w: limits need linux.cgroupsPath", ErrSpec)
 	}
 	return m.limitDevices()
-}
-
-// mountHierarchy mounts cgroup2 for ourselves. To mount it from the first cgroup namespace sets its
-// options, for which Linux 6.18 waits for all processors (an RCU grace period, 10 ms). So it is
-// done from another one, whose root is the same.
-func (m *maker) mountHierarchy() error {
-	if m.namespaces.cgroup && m.host.unified.self == "/" {
-		if err := sys.Unshare(sys.NewCgroup); err != nil {
-			return err
-		}
-	}
-	m.host.mountOwn()
-	return nil
 }
 
 // limitDevices has the kernel refuse the devices that the specification's rules do. Without a cgroup to

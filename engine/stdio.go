@@ -5,15 +5,14 @@ import (
 	"errors"
 	"io"
 	"os"
-	"os/signal"
 	"sync"
 	"syscall"
-	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/term"
 
 	"github.com/tarnfs/tarn/container"
+	"github.com/tarnfs/tarn/internal/relay"
 	"github.com/tarnfs/tarn/internal/sys"
 )
 
@@ -27,7 +26,7 @@ type attachment struct {
 	inputs  []func()       // copies to the container: nobody waits for them
 	outputs []func()       // copies from the container: waited for, so that nothing is lost
 	copying sync.WaitGroup // the outputs
-	signals chan os.Signal
+	signals *relay.Signals
 }
 
 // errNotTerminal is what Docker says in the same place.
@@ -121,31 +120,9 @@ func (a *attachment) catch(proxy bool) (stop func()) {
 	if !proxy {
 		return func() {}
 	}
-	a.signals = make(chan os.Signal, 64) // as many as there are kinds, so that none is dropped
-	signal.Notify(a.signals, syscall.SIGINT, syscall.SIGTERM)
-	return func() { signal.Stop(a.signals) }
+	a.signals = relay.Catch()
+	return a.signals.Stop
 }
-
-// catchMore takes more signals, until done: all that somebody sends to say something to a program. The
-// others are about this process itself (SIGPIPE, SIGCHLD, faults), or about its place in the terminal
-// (SIGTSTP). Package signal hands each that it is to catch from thread to thread, at some 50 µs. So the
-// usual ones are caught while the container's program is being loaded, and the others when it seems
-// to stay.
-func (a *attachment) catchMore(done <-chan struct{}) {
-	signal.Notify(a.signals, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGCONT, syscall.SIGWINCH)
-	select {
-	case <-done:
-		return
-	case <-time.After(rareDelay):
-	}
-	rare := []os.Signal{syscall.SIGIO, syscall.SIGPWR}
-	for n := sys.SIGRTMIN; n <= sys.SIGRTMAX; n++ {
-		rare = append(rare, n)
-	}
-	signal.Notify(a.signals, rare...)
-}
-
-const rareDelay = 20 * time.Millisecond
 
 // serve copies and passes on signals until the process ends, and gives its status.
 func (a *attachment) serve(ctx context.Context, p *container.Process) (int, error) {
@@ -206,13 +183,13 @@ func (a *attachment) passSignals(ctx context.Context, p *container.Process) (sto
 		return func() { after() }
 	}
 	done := make(chan struct{})
-	go a.catchMore(done)
+	go a.signals.CatchMore(done) // while the program is being loaded
 	go func() {
 		asked := 0
 		for {
 			var sig os.Signal
 			select {
-			case sig = <-a.signals:
+			case sig = <-a.signals.C:
 			case <-done:
 				return
 			}

@@ -170,9 +170,7 @@ func (h *held) destroyed(ctx context.Context, r *runtime) error {
 		r.log.warn(specErr)
 		return nil
 	}
-	state := h.hookState(specs.StateStopped)
-	state.Pid = 0
-	r.log.warn(container.PoststopHooks(ctx, spec, state))
+	h.poststop(ctx, r, spec)
 	return nil
 }
 
@@ -181,14 +179,24 @@ func (h *held) destroy() error {
 	return errors.Join(container.RemoveCgroup(h.Cgroup), h.remove())
 }
 
-func (r *runtime) removeEnded(ctx context.Context, id string) error {
-	h, err := r.hold(id)
-	if errors.Is(err, errNotFound) {
-		return nil // somebody was faster
-	}
-	if err != nil {
+// ended is destroyed for a container that was waited for here, so that its cgroup is gone. It is not
+// locked any more, and somebody may have been faster.
+func (h *held) ended(ctx context.Context, r *runtime, spec *specs.Spec) error {
+	if err := h.relock(); err != nil {
+		if errors.Is(err, errNotFound) {
+			return nil
+		}
 		return err
 	}
-	defer h.close()
-	return h.destroyed(ctx, r)
+	if err := h.remove(); err != nil {
+		return err
+	}
+	h.poststop(ctx, r, spec)
+	return nil
+}
+
+func (h *held) poststop(ctx context.Context, r *runtime, spec *specs.Spec) {
+	state := h.hookState(specs.StateStopped)
+	state.Pid = 0
+	r.log.warn(container.PoststopHooks(ctx, spec, state))
 }

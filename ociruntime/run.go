@@ -5,13 +5,13 @@ import (
 	"errors"
 	"io"
 	"os"
-	"os/signal"
 	"syscall"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/term"
 
 	"github.com/tarnfs/tarn/container"
+	"github.com/tarnfs/tarn/internal/relay"
 	"github.com/tarnfs/tarn/internal/sys"
 )
 
@@ -34,32 +34,33 @@ func run(ctx context.Context, r *runtime, args []string) (int, error) {
 	if err != nil {
 		return 1, err
 	}
+	defer h.close()
 	r.log.warn(container.PoststartHooks(ctx, spec, h.hookState(specs.StateRunning)))
-	h.close()
 	if c.detach {
 		return 0, nil
+	}
+	if err := h.unlock(); err != nil {
+		return 1, err
 	}
 	status, err := proxy.serve(p)
 	if keep {
 		return status, err
 	}
-	return status, errors.Join(err, r.removeEnded(ctx, c.id))
+	return status, errors.Join(err, h.ended(ctx, r, spec))
 }
 
 // proxy stands between a container's process and who waits for it here: signals, and the terminal if
 // it has one.
 type proxy struct {
-	signals chan os.Signal
+	signals *relay.Signals
 }
 
 // newProxy begins to take signals: those that come before there is a process wait.
 func newProxy(wanted bool) *proxy {
-	p := &proxy{}
-	if wanted {
-		p.signals = make(chan os.Signal, 128)
-		signal.Notify(p.signals)
+	if !wanted {
+		return &proxy{}
 	}
-	return p
+	return &proxy{signals: relay.Catch()}
 }
 
 // serve passes on signals and what is typed and shown, until the process ends.
@@ -79,25 +80,26 @@ func (x *proxy) serve(p *container.Process) (int, error) {
 	} else {
 		close(shown)
 	}
+	go x.signals.CatchMore(p.Done())
 	go x.passSignals(p)
 	status, err := p.Wait()
 	<-shown
 	restore()
-	signal.Stop(x.signals)
+	x.signals.Stop()
 	return status, err
 }
 
 func (x *proxy) passSignals(p *container.Process) {
-	for sig := range x.signals {
-		switch sig {
-		case syscall.SIGCHLD, syscall.SIGURG, syscall.SIGPIPE:
-			// They are about this program: its child, Go's scheduler, its output.
-		case syscall.SIGWINCH:
-			resize(p)
-		default:
-			if number, ok := sig.(syscall.Signal); ok {
+	for {
+		select {
+		case sig := <-x.signals.C:
+			if sig == syscall.SIGWINCH {
+				resize(p)
+			} else if number, ok := sig.(syscall.Signal); ok {
 				_ = p.Signal(number) // it may have ended
 			}
+		case <-p.Done():
+			return
 		}
 	}
 }

@@ -114,22 +114,36 @@ func lockDir(id, path string) (*held, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := sys.WaitFlock(lock, true); err != nil {
-		return nil, errors.Join(err, lock.Close())
+	h := &held{path: path, lock: lock}
+	h.ID = id
+	if err := h.relock(); err != nil {
+		h.close()
+		return nil, err
+	}
+	return h, nil
+}
+
+// unlock lets others change the container.
+func (h *held) unlock() error { return sys.Unlock(h.lock) }
+
+// relock locks a container again: errNotFound if it was removed meanwhile.
+func (h *held) relock() error {
+	if err := sys.WaitFlock(h.lock, true); err != nil {
+		return err
 	}
 	// Who had the lock may have removed it, and somebody else made another one.
-	mine, err := lock.Stat()
-	if err == nil {
-		var now fs.FileInfo
-		if now, err = os.Lstat(path); err == nil && os.SameFile(mine, now) {
-			return &held{path: path, lock: lock}, nil
-		}
+	mine, err := h.lock.Stat()
+	if err != nil {
+		return err
 	}
-	_ = lock.Close()
+	now, err := os.Lstat(h.path)
+	if err == nil && os.SameFile(mine, now) {
+		return nil
+	}
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		err = errNotFound
 	}
-	return nil, fmt.Errorf("%s: %w", id, err)
+	return fmt.Errorf("%s: %w", h.ID, err)
 }
 
 // read reads a container's record as it is now.

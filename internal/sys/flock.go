@@ -58,6 +58,14 @@ func WaitFlock(f *os.File, exclusive bool) error {
 	return nil
 }
 
+// Unlock gives up the lock, with f open.
+func Unlock(f *os.File) error {
+	if err := flock(f, unix.LOCK_UN); err != nil {
+		return fmt.Errorf("flock %s: %w", f.Name(), err)
+	}
+	return nil
+}
+
 func flock(f *os.File, how int) error {
 	raw, err := f.SyscallConn()
 	if err != nil {

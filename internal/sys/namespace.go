@@ -64,6 +64,28 @@ func Setns(ns *os.File, kind int) error {
 	return nil
 }
 
+// InCgroupNamespace runs f in a new cgroup namespace, whose root is this program's own cgroup, and comes
+// back. Who may have none runs f where it is.
+func InCgroupNamespace(f func()) error {
+	runtime.LockOSThread()
+	ours, err := OpenNamespace("/proc/thread-self/ns/cgroup", NewCgroup)
+	if err == nil {
+		defer ours.Close()
+		err = unix.Unshare(NewCgroup)
+	}
+	if err != nil {
+		f()
+		runtime.UnlockOSThread()
+		return nil
+	}
+	f()
+	if err := Setns(ours, NewCgroup); err != nil {
+		return err // the thread ends with this goroutine: nobody else gets it
+	}
+	runtime.UnlockOSThread()
+	return nil
+}
+
 // OnMainThread tells whether the calling thread is the first one of the process: the only one
 // that cannot end before the process does.
 func OnMainThread() bool { return unix.Gettid() == unix.Getpid() }
