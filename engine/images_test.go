@@ -161,7 +161,7 @@ func TestRemoveImageOfAContainer(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, removed.Deleted)
 	require.True(t, e.Store.HasLayer(img.Config.RootFS.DiffIDs[0]), "the container needs it")
-	require.NoError(t, e.Store.RemoveContainer(c))
+	require.NoError(t, e.Store.RemoveContainer(c, false))
 	removed, err = e.RemoveImage(t.Context(), img.ID.Short(), engine.RemoveImageOptions{})
 	require.NoError(t, err)
 	require.Equal(t, []image.Digest{img.ID, img.Config.RootFS.DiffIDs[0]}, removed.Deleted)

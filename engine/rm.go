@@ -45,7 +45,7 @@ func (e *Engine) RemoveContainer(ctx context.Context, key string, opts RemoveOpt
 			return fmt.Errorf("remove container %s: %w", c.Name, err)
 		}
 	}
-	if err := e.Store.RemoveContainer(c.Container); err != nil || !opts.Volumes {
+	if err := e.Store.RemoveContainer(c.Container, true); err != nil || !opts.Volumes {
 		return err
 	}
 	if err := e.removeVolumes(ctx, c); err != nil {
@@ -95,7 +95,7 @@ func (e *Engine) unmountForRemoval(id string, force bool) error {
 
 // discard removes a container that has ended, and its own volumes.
 func (e *Engine) discard(ctx context.Context, c *Container) error {
-	return errors.Join(e.unmountForRemoval(c.ID, true), e.Store.RemoveContainer(c.Container), e.removeVolumes(ctx, c))
+	return errors.Join(e.unmountForRemoval(c.ID, true), e.Store.RemoveContainer(c.Container, false), e.removeVolumes(ctx, c))
 }
 
 // mountPath is where "tarn mount" shows an image or a container.

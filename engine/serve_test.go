@@ -368,7 +368,7 @@ func TestServeDeletesNothingThatAContainerUses(t *testing.T) {
 	requireLayer(t, e, tar)
 	_, err = e.Image(string(img.ID))
 	require.NoError(t, err, "as after 'tarn rmi -f', it has no name")
-	require.NoError(t, e.Store.RemoveContainer(container))
+	require.NoError(t, e.Store.RemoveContainer(container, false))
 	_, err = e.RemoveImage(t.Context(), string(img.ID), engine.RemoveImageOptions{})
 	require.NoError(t, err)
 	requireEmpty(t, e, "blobs/sha256")

@@ -36,7 +36,7 @@ func (c *Census) checkContainers() error {
 
 func (c *Census) checkContainer(o Object, container *Container) {
 	path := filepath.Join(container.dir, fileConfig)
-	if container.neverWritten() {
+	if config, err := os.ReadFile(path); err == nil && neverWritten(config) {
 		c.leftover(o, container.dir)
 		return
 	}
@@ -58,7 +58,7 @@ func (c *Census) checkContainer(o Object, container *Container) {
 	}
 	path = filepath.Join(container.dir, fileState)
 	state, err := os.ReadFile(path)
-	if err == nil && len(state) > 0 { // an empty one was lost in a power cut, and is as good as none
+	if err == nil && !neverWritten(state) { // else it is as good as none
 		err = sealed.Check(state)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -46,7 +46,7 @@ type ContainerRecord struct {
 type Container struct {
 	ContainerRecord
 	// Damaged says why the record cannot be read; then only ID is known, and the container can
-	// only be removed. A container whose making a power cut interrupted is one of these.
+	// only be removed.
 	Damaged error
 	dir     string
 }
@@ -153,7 +153,7 @@ func (s *Store) claimName(name, id string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(s.path(dirContainers, owner)); err == nil {
+	if _, err := s.containerByID(owner); !errors.Is(err, ErrNotFound) {
 		return fmt.Errorf("the name %q: %w: container %.12s has it (remove it with 'tarn rm %s')", name, ErrExists, owner, name)
 	}
 	if err := os.Remove(link); err != nil {
@@ -221,6 +221,9 @@ func (s *Store) containerByID(id string) (*Container, error) {
 			return nil, fmt.Errorf("container %q: %w", id, ErrNotFound)
 		}
 	}
+	if err == nil && neverWritten(data) {
+		return nil, fmt.Errorf("container %q was never written: %w", id, ErrNotFound)
+	}
 	var rec ContainerRecord
 	if err == nil {
 		err = sealed.Decode(data, &rec)
@@ -258,9 +261,34 @@ func (s *Store) Containers() ([]*Container, error) {
 	return list, nil
 }
 
+// collectContainers removes containers that were never written.
+func (s *Store) collectContainers() error {
+	entries, err := os.ReadDir(s.path(dirContainers))
+	errs := []error{err}
+	for _, entry := range entries {
+		dir := s.path(dirContainers, entry.Name())
+		if config, err := os.ReadFile(filepath.Join(dir, fileConfig)); err == nil && neverWritten(config) {
+			errs = append(errs, s.discard(dir))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// neverWritten tells what a power cut may leave of a file that was not synced from one that has rotted, of which
+// something may be of worth. There is nothing in it, or zeros where blocks of it should be: ext4 may have written
+// down a file's size before its contents (dioread_nolock, its default).
+func neverWritten(data []byte) bool {
+	for block := range slices.Chunk(data, 4096) {
+		if !slices.ContainsFunc(block, func(b byte) bool { return b != 0 }) {
+			return true
+		}
+	}
+	return len(data) == 0
+}
+
 // RemoveContainer removes the container's name and files. The caller holds its lock, and has
-// stopped and unmounted it.
-func (s *Store) RemoveContainer(c *Container) error {
+// stopped and unmounted it. If durable, a power cut does not bring it back.
+func (s *Store) RemoveContainer(c *Container, durable bool) error {
 	err := s.withNames(func() error {
 		link := s.path(dirNames, c.Name)
 		if owner, err := os.Readlink(link); err == nil && owner == c.ID {
@@ -268,8 +296,15 @@ func (s *Store) RemoveContainer(c *Container) error {
 		}
 		return nil
 	})
+	var grave string
 	if err == nil {
-		err = s.discard(c.dir)
+		grave, err = atomicfile.Entomb(c.dir, s.path(dirTmp))
+	}
+	if err == nil && durable {
+		err = atomicfile.SyncDir(s.path(dirContainers))
+	}
+	if err == nil {
+		err = atomicfile.RemoveAll(grave)
 	}
 	if err != nil {
 		return fmt.Errorf("remove container %s: %w", c.Name, err)
@@ -318,7 +353,7 @@ func (c *Container) WriteState(v any) error {
 // ReadState reads the container's state into v; the error wraps ErrNotFound if there is none.
 func (c *Container) ReadState(v any) error {
 	data, err := os.ReadFile(filepath.Join(c.dir, fileState))
-	if errors.Is(err, fs.ErrNotExist) || err == nil && len(data) == 0 {
+	if errors.Is(err, fs.ErrNotExist) || err == nil && neverWritten(data) {
 		return fmt.Errorf("container %s: state: %w", c.Name, ErrNotFound)
 	}
 	if err == nil {

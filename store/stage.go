@@ -74,7 +74,7 @@ func (s *Store) SpoolFile() (*os.File, error) {
 // CollectLeftovers removes what processes that died left unfinished. Commands that write to the
 // store call it; running it beside any other command is safe.
 func (s *Store) CollectLeftovers() error {
-	errs := []error{s.collectPartials(time.Now())}
+	errs := []error{s.collectPartials(time.Now()), s.collectContainers()}
 	for _, dir := range []string{dirTmp, dirImages, dirEntries, dirPins} {
 		if err := atomicfile.Collect(s.path(dir)); !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)

@@ -316,7 +316,7 @@ func TestSweep(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, found)
 
-	require.NoError(t, s.RemoveContainer(container))
+	require.NoError(t, s.RemoveContainer(container, true))
 	swept, err = s.Sweep(lock, func(store.Layer) error { return errors.New("still mounted") })
 	require.ErrorContains(t, err, "still mounted")
 	require.Empty(t, swept.Layers)
@@ -381,7 +381,7 @@ func TestContainers(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{other.ID, c.ID}, []string{all[0].ID, all[1].ID}, "the newest first")
 
-	require.NoError(t, s.RemoveContainer(c))
+	require.NoError(t, s.RemoveContainer(c, true))
 	_, err = s.Container("web")
 	require.ErrorIs(t, err, store.ErrNotFound)
 	_, err = s.CreateContainer(lock, rec, true)
@@ -419,10 +419,22 @@ func TestDamagedContainers(t *testing.T) {
 	_, err = s.Sweep(lock, release)
 	require.ErrorContains(t, err, "tarn rm", "what it needs is not known")
 
-	require.NoError(t, os.Truncate(config, 0))
-	_, err = s.Sweep(lock, release)
-	require.NoError(t, err, "what a power cut left of a container that would be removed anyway")
-	require.Empty(t, list(t, s, "containers"))
+	// What a power cut leaves of a container that would be removed anyway is no container.
+	for _, size := range []int64{1000, 0} {
+		require.NoError(t, os.Truncate(config, 0))
+		require.NoError(t, os.Truncate(config, size))
+		_, err = s.Container(c.ID)
+		require.ErrorIs(t, err, store.ErrNotFound)
+		all, err := s.Containers()
+		require.NoError(t, err)
+		require.Empty(t, all)
+		_, err = s.Sweep(lock, release)
+		require.NoError(t, err)
+	}
+	_, err = s.CreateContainer(lock, store.ContainerRecord{Manifest: img.Manifest, Name: c.Name}, true)
+	require.NoError(t, err, "the name is free")
+	require.NoError(t, s.CollectLeftovers())
+	require.Len(t, list(t, s, "containers"), 1)
 }
 
 func TestConcurrentNamesAndContainers(t *testing.T) {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/tarnfs/tarn/image"
@@ -143,12 +142,9 @@ func (s *Store) liveWithout(drop Selection) (*live, error) {
 		return nil, err
 	}
 	for _, c := range containers {
-		switch {
-		case c.Damaged == nil:
+		if c.Damaged == nil {
 			err = s.follow(refs, c.Manifest)
-		case c.neverWritten():
-			err = s.RemoveContainer(c)
-		default:
+		} else {
 			err = fmt.Errorf("%w (remove it with 'tarn rm %s')", c.Damaged, c.Name)
 		}
 		if err != nil {
@@ -205,13 +201,6 @@ func (s *Store) followEntry(refs *live, manifest image.Digest) error {
 		}
 	}
 	return nil
-}
-
-// neverWritten tells a container made without durability that a power cut emptied from one whose
-// record rotted: only the second may hold something of worth.
-func (c *Container) neverWritten() bool {
-	info, err := os.Stat(filepath.Join(c.dir, fileConfig))
-	return err == nil && info.Size() == 0
 }
 
 func (s *Store) follow(refs *live, manifest image.Digest) error {

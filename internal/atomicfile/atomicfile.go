@@ -32,7 +32,8 @@ func WriteFunc(path string, perm fs.FileMode, fill func(io.Writer) error) error 
 }
 
 // Replace replaces the file at path by data for all other processes at once, and leaves it to the
-// kernel when the disk has it. After a power cut the file may be the old one, the new one, or empty.
+// kernel when the disk has it. After a power cut the file may be the old one, the new one, empty, or
+// zeros.
 func Replace(path string, data []byte, perm fs.FileMode) error {
 	return write(path, perm, false, all(data))
 }
@@ -125,11 +126,12 @@ func Bury(path, dir string) error {
 	if err != nil {
 		return err
 	}
-	return removeAll(grave)
+	return RemoveAll(grave)
 }
 
-// removeAll removes the directories in dir side by side: many a file system waits for its disk at each.
-func removeAll(dir string) error {
+// RemoveAll is [os.RemoveAll], and removes the directories in dir side by side: many a file system waits for its
+// disk at each.
+func RemoveAll(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return os.RemoveAll(dir) // it is a file
