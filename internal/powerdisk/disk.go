@@ -53,6 +53,13 @@ func (d *Disk) Flushes() int {
 	return d.flushes
 }
 
+// Unflushed counts the writes since then.
+func (d *Disk) Unflushed() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.cached)
+}
+
 // read fills p from offset on, as far as the disk goes, and gives the number of bytes.
 func (d *Disk) read(p []byte, offset int64) int {
 	d.mu.Lock()

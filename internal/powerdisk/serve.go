@@ -21,7 +21,7 @@ type Server struct {
 func Serve(dir string) (*Server, error) {
 	root := &directory{disks: make(map[string]*Disk)}
 	server, err := fs.Mount(dir, root, &fs.Options{MountOptions: fuse.MountOptions{
-		FsName: "powerdisk", Name: "powerdisk", DirectMountStrict: true, DisableXAttrs: true, MaxWrite: 1 << 20,
+		FsName: "powerdisk", Name: "powerdisk", DirectMountStrict: true, DisableXAttrs: true, DisableSplice: true,
 	}})
 	if err != nil {
 		return nil, fmt.Errorf("mount FUSE on %s: %w", dir, err)

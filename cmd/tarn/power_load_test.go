@@ -1,0 +1,279 @@
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tarnfs/tarn/internal/testenv"
+)
+
+// tree is what an image shows: the digests of its regular files by path.
+type tree map[string][sha256.Size]byte
+
+// fact is what is known of an image or a container: what it is since the last command that has reported
+// success, and while another one runs, what it may be instead. A nil tree is one that is not there.
+type fact struct {
+	certain  tree
+	possible tree
+	busy     bool
+}
+
+// journal is what commands have reported. While it is locked none begins, or is taken to have ended.
+type journal struct {
+	mu         sync.Mutex
+	images     map[string]fact
+	containers map[string]fact
+}
+
+// during has a command change the facts, in the order in which a disk must see that: what it may do is known before
+// it begins, what it has done when it has said so.
+func (j *journal) during(facts map[string]fact, name string, next tree, command func() error) error {
+	j.mu.Lock()
+	facts[name] = fact{certain: facts[name].certain, possible: next, busy: true}
+	j.mu.Unlock()
+	if err := command(); err != nil {
+		return err
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	facts[name] = fact{certain: next}
+	return nil
+}
+
+// load is commands that change one store at the same time.
+type load struct {
+	journal
+
+	root, run string
+	registry  string          // its host
+	remote    map[string]tree // images there, by repository
+	busybox   []byte
+	command   func(root, run string, args ...string) *exec.Cmd
+}
+
+// worker does one command after the other, with names of its own.
+type worker struct {
+	*load
+
+	id   int
+	r    *rand.Rand
+	made int // names of files so far
+}
+
+const (
+	workers   = 4
+	contents  = 40 // different files that images are made of
+	maxToFile = 120_000
+)
+
+// content is a file that many images have.
+func content(seed int) []byte {
+	r := rand.New(rand.NewPCG(uint64(seed), 7))
+	data := make([]byte, r.IntN(maxToFile)+1)
+	_, _ = rand.NewChaCha8([32]byte{byte(seed)}).Read(data) // never fails
+	return data
+}
+
+// boxTar makes a root file system of busybox and a few files.
+func boxTar(busybox []byte, seeds []int) ([]byte, tree) {
+	var out bytes.Buffer
+	w := tar.NewWriter(&out)
+	made := make(tree)
+	var errs []error
+	add := func(h *tar.Header, data []byte) {
+		h.Size = int64(len(data))
+		errs = append(errs, w.WriteHeader(h))
+		_, err := w.Write(data)
+		errs = append(errs, err)
+		if h.Typeflag == tar.TypeReg {
+			made[h.Name] = sha256.Sum256(data)
+		}
+	}
+	for _, seed := range seeds {
+		add(&tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprintf("data%d", seed), Mode: 0o644}, content(seed))
+	}
+	add(&tar.Header{Typeflag: tar.TypeReg, Name: "bin/busybox", Mode: 0o755}, busybox)
+	for _, name := range []string{"sh", "cp", "rm", "echo", "true"} {
+		add(&tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/" + name, Linkname: "busybox", Mode: 0o777}, nil)
+	}
+	if err := errors.Join(append(errs, w.Close())...); err != nil {
+		panic(err) // a buffer takes everything
+	}
+	return out.Bytes(), made
+}
+
+func (w *worker) seeds() []int { return w.r.Perm(contents)[:1+w.r.IntN(6)] }
+
+// newLoad starts a registry with images for each worker.
+func newLoad(t *testing.T, root, run string) *load {
+	t.Helper()
+	busybox, err := os.ReadFile(testenv.Busybox(t))
+	require.NoError(t, err)
+	l := &load{
+		journal: journal{images: map[string]fact{}, containers: map[string]fact{}},
+		root:    root, run: run, busybox: busybox, remote: map[string]tree{},
+		command: func(root, run string, args ...string) *exec.Cmd { return tarn(t, root, run, args...) },
+	}
+	served := serveStore(t, filepath.Join(testenv.TempDir(t), "root"), filepath.Join(testenv.TempDir(t), "run"))
+	l.registry = served.host
+	fromRoot, fromRun := testenv.TarnRoot(t)
+	for id := range workers {
+		for n := range 2 {
+			seeds := []int{id*2 + n, id + 20, 30}
+			data, made := boxTar(busybox, seeds)
+			name := fmt.Sprintf("w%d/p%d", id, n)
+			l.remote[name] = made
+			cmd := tarn(t, fromRoot, fromRun, "import", "--name", name, "-")
+			cmd.Stdin = bytes.NewReader(data)
+			output(t, cmd)
+			output(t, tarn(t, fromRoot, fromRun, "push", "--quiet", name, l.registry+"/"+name)) // compressed
+		}
+	}
+	return l
+}
+
+// start has workers go on until ctx ends, and gives what waits for them.
+func (l *load) start(ctx context.Context, seed uint64) (wait func() error) {
+	var all sync.WaitGroup
+	errs := make([]error, workers)
+	for id := range workers {
+		w := &worker{load: l, id: id, r: rand.New(rand.NewPCG(seed, uint64(id)))}
+		all.Go(func() {
+			for ctx.Err() == nil && errs[id] == nil {
+				errs[id] = w.step()
+			}
+		})
+	}
+	return func() error {
+		all.Wait()
+		return errors.Join(errs...)
+	}
+}
+
+// tarn runs a command that must succeed.
+func (w *worker) tarn(stdin []byte, args ...string) error {
+	cmd := w.command(w.root, w.run, args...)
+	cmd.Stdin = bytes.NewReader(stdin)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("tarn %s: %w: %s", strings.Join(args, " "), err, out)
+	}
+	return nil
+}
+
+// step is one thing that a user might do.
+func (w *worker) step() error {
+	switch n := w.r.IntN(100); {
+	case n < 30:
+		return w.importBox()
+	case n < 45:
+		return w.pull()
+	case n < 65:
+		return w.runAndCommit()
+	case n < 75:
+		return w.tag()
+	case n < 90:
+		return w.remove()
+	case n < 95:
+		return w.tarn(nil, "prune", "--force")
+	default:
+		if name, _ := w.some(); name != "" {
+			return w.tarn(nil, "run", "--rm", "--network", "none", name, "true")
+		}
+		return w.tarn(nil, "images")
+	}
+}
+
+// name gives one of the worker's names.
+func (w *worker) name() string { return fmt.Sprintf("docker.io/w%d/%c:latest", w.id, 'a'+w.r.IntN(3)) }
+
+// some gives an image of the worker's that is there.
+func (w *worker) some() (string, tree) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(w.images)) {
+		if strings.Contains(name, fmt.Sprintf("/w%d/", w.id)) && w.images[name].certain != nil {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return "", nil
+	}
+	name := names[w.r.IntN(len(names))]
+	return name, w.images[name].certain
+}
+
+func (w *worker) importBox() error {
+	data, made := boxTar(w.busybox, w.seeds())
+	name := w.name()
+	return w.during(w.images, name, made, func() error { return w.tarn(data, "import", "--name", name, "-") })
+}
+
+func (w *worker) pull() error {
+	repository := fmt.Sprintf("w%d/p%d", w.id, w.r.IntN(2))
+	name := w.registry + "/" + repository + ":latest"
+	return w.during(w.images, name, w.remote[repository], func() error { return w.tarn(nil, "pull", "--quiet", name) })
+}
+
+func (w *worker) tag() error {
+	from, made := w.some()
+	name := w.name()
+	if from == "" || from == name {
+		return nil
+	}
+	return w.during(w.images, name, made, func() error { return w.tarn(nil, "tag", from, name) })
+}
+
+func (w *worker) remove() error {
+	name, _ := w.some()
+	if name == "" {
+		return nil
+	}
+	return w.during(w.images, name, nil, func() error { return w.tarn(nil, "rmi", name) })
+}
+
+// runAndCommit makes a container that changes something, an image of it, and removes it.
+func (w *worker) runAndCommit() error {
+	from, base := w.some()
+	if from == "" {
+		return nil
+	}
+	w.made++
+	word := fmt.Sprintf("word-%d-%d", w.id, w.made)
+	made := maps.Clone(base)
+	made[word] = sha256.Sum256([]byte(word + "\n"))
+	made["copy"] = made["bin/busybox"]
+	script := "echo " + word + " > /" + word + "; cp /bin/busybox /copy"
+	for path := range made {
+		if strings.HasPrefix(path, "data") {
+			delete(made, path)
+			script += "; rm /" + path
+			break
+		}
+	}
+	container, name := fmt.Sprintf("user%d", w.id), w.name()
+	if err := w.during(w.containers, container, made, func() error {
+		return w.tarn(nil, "run", "--network", "none", "--name", container, from, "sh", "-euc", script)
+	}); err != nil {
+		return err
+	}
+	if err := w.during(w.images, name, made, func() error { return w.tarn(nil, "commit", container, name) }); err != nil {
+		return err
+	}
+	return w.during(w.containers, container, nil, func() error { return w.tarn(nil, "rm", container) })
+}

@@ -1,0 +1,236 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io/fs"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/tarnfs/tarn/engine"
+	"github.com/tarnfs/tarn/internal/powerdisk"
+	"github.com/tarnfs/tarn/internal/testenv"
+)
+
+// cutsPerLoad is how many power cuts one run of commands is good for.
+const cutsPerLoad = 25
+
+// number gives a number from the environment, or another one.
+func number(t *testing.T, name string, otherwise uint64) uint64 {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	require.NoError(t, err, name)
+	return n
+}
+
+// TestPowerCuts lets four users import, pull, run, commit, tag, remove and prune, on a real file system, and cuts
+// the power at random moments (package powerdisk). After each cut everything that a command had reported must
+// be there, to the last byte; what it had removed must not be back; and the next commands must work.
+// TARN_POWER_CUTS is the number of cuts on each file system, TARN_POWER_SEED repeats a run as far as chance can be.
+func TestPowerCuts(t *testing.T) {
+	testenv.RequireErofsFile(t)
+	testenv.RequireFilesystem(t, "fuse")
+	cuts := int(number(t, "TARN_POWER_CUTS", 12))
+	seed := number(t, "TARN_POWER_SEED", uint64(time.Now().UnixNano()))
+	t.Logf("TARN_POWER_SEED=%d", seed)
+	for _, site := range []powerSite{{"ext4", 160 << 20, ""}, {"xfs", 320 << 20, "nouuid"}} {
+		t.Run(site.fsType, func(t *testing.T) {
+			testenv.RequireTool(t, "mkfs."+site.fsType)
+			testenv.RequireFilesystem(t, site.fsType)
+			for done := 0; done < cuts; done += cutsPerLoad {
+				t.Run(strconv.Itoa(done), func(t *testing.T) {
+					site.cutUnderLoad(t, seed+uint64(done), min(cutsPerLoad, cuts-done))
+				})
+			}
+		})
+	}
+}
+
+// powerSite is a file system, and how large its disk is.
+type powerSite struct {
+	fsType  string
+	size    int64
+	options string
+}
+
+// powerCut is a disk after a power cut, and what must be on it.
+type powerCut struct {
+	disk               *powerdisk.Disk
+	fate               string
+	unflushed          int // writes
+	images, containers map[string]fact
+}
+
+func (s powerSite) cutUnderLoad(t *testing.T, seed uint64, count int) {
+	server, err := powerdisk.Serve(testenv.TempDir(t))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, server.Close()) }()
+	disk := powerdisk.New(s.size)
+	out, err := exec.CommandContext(t.Context(), "mkfs."+s.fsType, "-q", server.Add("disk", disk)).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+
+	var cuts []powerCut
+	s.mounted(t, server, "disk", disk, func(dir string) {
+		run := testenv.TempDir(t)
+		l := newLoad(t, filepath.Join(dir, "var", "lib", "tarn"), run)
+		ctx, stop := context.WithCancel(t.Context())
+		wait := l.start(ctx, seed)
+		r := rand.New(rand.NewPCG(seed, 1000))
+		for range count {
+			time.Sleep(time.Duration(r.IntN(200)) * time.Millisecond)
+			// Most moments lie between commands, and have nothing to lose.
+			for patience := r.IntN(500); patience > 0 && disk.Unflushed() == 0; patience-- {
+				time.Sleep(200 * time.Microsecond)
+			}
+			cuts = append(cuts, l.cut(disk, r))
+		}
+		stop()
+		require.NoError(t, wait())
+		testenv.UnmountBeneath(t, run)
+	})
+	lossy := 0
+	for i, cut := range cuts {
+		name := fmt.Sprintf("cut%d", i)
+		s.mounted(t, server, name, cut.disk, func(dir string) { cut.verify(t, dir) })
+		if t.Failed() {
+			t.Fatalf("after cut %d of seed %d: %s", i, seed, cut.fate)
+		}
+		cuts[i].disk = nil // it is large
+		if cut.unflushed > 0 {
+			lossy++
+		}
+	}
+	t.Logf("%d cuts, %d with writes that were not flushed", len(cuts), lossy)
+}
+
+// mounted mounts a disk while do runs.
+func (s powerSite) mounted(t *testing.T, server *powerdisk.Server, name string, disk *powerdisk.Disk, do func(dir string)) {
+	t.Helper()
+	dir := testenv.TempDir(t)
+	require.NoError(t, powerdisk.Mount(server.Add(name, disk), s.fsType, dir, s.options))
+	defer func() {
+		require.NoError(t, unix.Unmount(dir, 0))
+		server.Remove(name)
+	}()
+	do(dir)
+}
+
+// cut cuts the power between two moments of the journal.
+func (l *load) cut(disk *powerdisk.Disk, r *rand.Rand) powerCut {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	unflushed := disk.Unflushed()
+	after, fate := disk.Cut(r)
+	return powerCut{after, fate, unflushed, maps.Clone(l.images), maps.Clone(l.containers)}
+}
+
+// verify is the morning after.
+func (c powerCut) verify(t *testing.T, dir string) {
+	t.Helper()
+	root, run := filepath.Join(dir, "var", "lib", "tarn"), testenv.TempDir(t)
+	defer testenv.UnmountBeneath(t, run)
+	e, err := engine.Open(engine.Options{Root: root, Run: run})
+	require.NoError(t, err, c.fate)
+	checkSound(t, e, c.fate)
+	c.verifyImages(t, e)
+	c.verifyContainers(t, e)
+
+	data, made := boxTar([]byte("no program"), []int{1, 2, 3})
+	cmd := tarn(t, root, run, "import", "--name", "after", "-")
+	cmd.Stdin = bytes.NewReader(data)
+	output(t, cmd)
+	require.Equal(t, made, c.shown(t, e, "after"))
+	left, err := os.ReadDir(filepath.Join(root, "tmp"))
+	require.NoError(t, err)
+	require.Empty(t, left, "the next command collects what was left: %s", c.fate)
+	for name, f := range c.images {
+		if !f.busy && f.certain != nil {
+			output(t, tarn(t, root, run, "run", "--rm", "--network", "none", name, "true"))
+			break
+		}
+	}
+	output(t, tarn(t, root, run, "prune", "--force"))
+	checkSound(t, e, c.fate)
+	c.verifyImages(t, e)
+}
+
+func checkSound(t *testing.T, e *engine.Engine, fate string) {
+	t.Helper()
+	checked, err := e.Check(t.Context(), engine.CheckOptions{Deep: true})
+	require.NoError(t, err, fate)
+	for _, f := range checked.Faults {
+		if !f.Harmless {
+			t.Errorf("%s: %s %s %s (%s): %v; needed by %q", fate, f.Kind, f.ID, f.Part, f.Path, f.Err, checked.Users(f))
+		}
+	}
+	if t.Failed() {
+		t.FailNow()
+	}
+}
+
+func (c powerCut) verifyImages(t *testing.T, e *engine.Engine) {
+	t.Helper()
+	records, err := e.Images(t.Context(), engine.ImageFilter{})
+	require.NoError(t, err)
+	there := make(map[string]bool)
+	for _, record := range records {
+		there[record.Name.String()] = true
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.images)) {
+		f := c.images[name]
+		if !there[name] {
+			require.True(t, f.certain == nil || f.busy && f.possible == nil, "%s is lost: %s", name, c.fate)
+			continue
+		}
+		got := c.shown(t, e, name)
+		asBefore, asAfter := maps.Equal(got, f.certain), f.busy && maps.Equal(got, f.possible)
+		require.True(t, f.certain != nil && asBefore || f.possible != nil && asAfter,
+			"%s (%+v) is\n%v\nwant\n%v\nor\n%v\n%s", name, f.busy, got, f.certain, f.possible, c.fate)
+	}
+}
+
+func (c powerCut) verifyContainers(t *testing.T, e *engine.Engine) {
+	t.Helper()
+	for name, f := range c.containers {
+		_, err := e.InspectContainer(t.Context(), name)
+		if !f.busy && f.certain != nil {
+			require.NoError(t, err, c.fate)
+		} else if !f.busy {
+			require.ErrorIs(t, err, engine.ErrNoContainer, c.fate)
+		}
+	}
+}
+
+// shown reads all files of an image, as a container would see them.
+func (c powerCut) shown(t *testing.T, e *engine.Engine, name string) tree {
+	t.Helper()
+	dir, err := e.Mount(t.Context(), name)
+	require.NoError(t, err, c.fate)
+	got := make(tree)
+	require.NoError(t, fs.WalkDir(os.DirFS(dir), ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		data, err := os.ReadFile(filepath.Join(dir, path))
+		got[path] = sha256.Sum256(data)
+		return err
+	}), c.fate)
+	require.NoError(t, e.Umount(t.Context(), name))
+	return got
+}
