@@ -155,7 +155,10 @@ func TestCommitOfNothing(t *testing.T) {
 	h := newHost(t, rootfs.Erofs)
 	h.importFile("box", testenv.BusyboxTar(t))
 	h.run("box", "c", "ls / > /dev/null")
-	_, err := h.Run(t.Context(), engine.RunOptions{Image: "box", Name: "never", Command: []string{"/no/such"}, Network: engine.NetworkNone, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr})
+	_, err := h.Run(t.Context(), engine.RunOptions{
+		CreateOptions: engine.CreateOptions{Image: "box", Name: "never", Command: []string{"/no/such"}, Network: engine.NetworkNone},
+		Stdin:         os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+	})
 	require.Error(t, err)
 	for _, name := range []string{"c", "never"} {
 		require.Empty(t, h.diff(name))

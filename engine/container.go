@@ -24,6 +24,8 @@ type Container struct {
 	*store.Container
 	Settings ContainerSettings
 	State    ContainerState
+
+	image *image.Config // nil if it was not needed yet, see Engine.config
 }
 
 // ContainerSettings is what a container was made with. It never changes.
@@ -36,8 +38,8 @@ type ContainerSettings struct {
 
 	Terminal    bool // the process has a terminal of its own
 	Interactive bool // the process reads the input of who ran it
-	// Owner is the process that made the container. When it is gone, so is a container that was to
-	// be removed at its end.
+	// Owner is the process that makes and runs the container, if that is one. When it is gone, so is
+	// a container that was to be removed at its end.
 	Owner processID
 }
 
@@ -82,10 +84,13 @@ const exitLost = 255
 type ContainerState struct {
 	Status     string
 	Process    processID // the first process, if Status is StatusRunning
+	Owner      processID // who waits for that, or is about to start it; none if nobody does
 	ExitCode   int
 	Error      string    `json:",omitempty"` // why it could not be started
 	StartedAt  time.Time // zero: never
 	FinishedAt time.Time // zero: not yet, or it is not known
+
+	recorded bool // this was read from the disk
 }
 
 // container finds a container by name, ID, or the beginning of an ID.
@@ -119,7 +124,7 @@ const settleTime = time.Second
 // has the container's lock, or how it ended. Otherwise who is told by a container that it is there
 // would not find it.
 func (c *Container) settle(ctx context.Context) error {
-	if c.State.Status != StatusCreated && !c.lost() || !c.Settings.Owner.alive() {
+	if c.State.Status != StatusCreated && !c.lost() || !c.owner().alive() {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, settleTime)
@@ -140,7 +145,7 @@ func (c *Container) settle(ctx context.Context) error {
 func (c *Container) awaitRecord(ctx context.Context) {
 	for pause := time.Millisecond; ctx.Err() == nil; pause = min(2*pause, 50*time.Millisecond) {
 		var state ContainerState
-		if err := c.ReadState(&state); err != nil || state.Status != StatusRunning || !c.Settings.Owner.alive() {
+		if err := c.ReadState(&state); err != nil || state.Status != StatusRunning || !c.owner().alive() {
 			return // also if it is gone
 		}
 		select {
@@ -168,6 +173,7 @@ func (c *Container) reload() error {
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
+	state.recorded = err == nil
 	if state.Status == StatusRunning && !state.Process.alive() {
 		state.Status, state.Process, state.ExitCode = StatusExited, processID{}, exitLost
 	}
@@ -183,11 +189,27 @@ func (c *Container) lost() bool {
 	return c.State.Status == StatusExited && c.State.ExitCode == exitLost && c.State.FinishedAt.IsZero()
 }
 
-// orphaned tells whether there is something left to do at the container's end, and those who were to
-// do it are gone.
+// owner is the process that waits for the container's end, or is about to start it; no process if
+// there is none.
+func (c *Container) owner() processID {
+	if c.State.recorded {
+		return c.State.Owner
+	}
+	return c.Settings.Owner
+}
+
+// orphaned tells whether there is something left to do for the container, and those who were to do it
+// are gone.
 func (c *Container) orphaned() bool {
-	todo := c.Running() || c.lost() || c.Settings.Host.AutoRemove
-	return todo && c.State.Status != StatusDamaged && !c.Settings.Owner.alive()
+	owner := c.owner()
+	switch {
+	case c.State.Status == StatusDamaged || owner.alive():
+		return false
+	case c.Running() || c.lost():
+		return true
+	default:
+		return owner != processID{} // it was killed before it could start or remove the container
+	}
 }
 
 // gone tells whether the container was removed since it was found.
@@ -200,6 +222,9 @@ func (c *Container) gone() bool {
 func (e *Engine) config(c *Container) (*image.Config, error) {
 	if c.Damaged != nil {
 		return nil, c.Damaged
+	}
+	if c.image != nil {
+		return c.image, nil
 	}
 	config, err := e.Store.Config(c.ImageID)
 	if err != nil {

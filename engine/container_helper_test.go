@@ -54,7 +54,9 @@ func (h *host) run(image, name, script string, options ...func(*engine.RunOption
 	require.NoError(h.t, err)
 	defer null.Close()
 	opts := engine.RunOptions{
-		Image: image, Name: name, Command: []string{"sh", "-euc", script}, Network: engine.NetworkNone, User: "0",
+		CreateOptions: engine.CreateOptions{
+			Image: image, Name: name, Command: []string{"sh", "-euc", script}, Network: engine.NetworkNone, User: "0",
+		},
 		Stdin: null, Stdout: out, Stderr: out,
 	}
 	for _, option := range options {
@@ -86,8 +88,10 @@ func (h *host) startBox(script string) *running {
 	r := &running{h: h, stdin: stdin, stdout: bufio.NewReader(stdout), ended: make(chan error, 1)}
 	go func() {
 		_, err := h.Run(h.t.Context(), engine.RunOptions{
-			Image: "box", Name: "c", Command: []string{"sh", "-euc", script}, Network: engine.NetworkNone,
-			Interactive: true, Stdin: in, Stdout: out, Stderr: os.Stderr,
+			CreateOptions: engine.CreateOptions{
+				Image: "box", Name: "c", Command: []string{"sh", "-euc", script}, Network: engine.NetworkNone, Interactive: true,
+			},
+			Stdin: in, Stdout: out, Stderr: os.Stderr,
 		})
 		_, _ = in.Close(), out.Close()
 		r.ended <- err

@@ -24,7 +24,7 @@ const propagationPrivate = "rprivate"
 // mountPoints lists what is mounted in the container besides what every container has: what the
 // command line asks for, and new volumes for those of the image's that it does not mention.
 // Parents come before what lies in them.
-func mountPoints(imageVolumes map[string]struct{}, opts *RunOptions) ([]MountPoint, error) {
+func mountPoints(imageVolumes map[string]struct{}, opts *CreateOptions) ([]MountPoint, error) {
 	var mounts []MountPoint
 	for _, text := range opts.Volumes {
 		m, err := parseVolume(text)

@@ -35,7 +35,7 @@ func checkNetwork(name string) error {
 const maxHostname = 64
 
 // hostname gives the container's host name: it goes into files, so it is checked.
-func hostname(id string, opts *RunOptions) (string, error) {
+func hostname(id string, opts *CreateOptions) (string, error) {
 	name := opts.Hostname
 	if name == "" && opts.Network == NetworkHost {
 		return os.Hostname()

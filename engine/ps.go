@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tarnfs/tarn/container"
 	"github.com/tarnfs/tarn/image"
 )
 
@@ -121,13 +120,16 @@ func (e *Engine) collect(ctx context.Context, c *Container) (err error) {
 			return err
 		}
 	}
-	if err := container.RemoveCgroup(cgroupPath(c.ID)); err != nil {
+	if err := e.release(c); err != nil {
 		return err
 	}
 	if c.Settings.Host.AutoRemove {
 		return e.discard(ctx, c)
 	}
-	c.State.Status, c.State.Process, c.State.ExitCode, c.State.FinishedAt = StatusExited, processID{}, exitLost, time.Now().UTC()
+	if c.State.Status != StatusCreated {
+		c.State.Status, c.State.ExitCode, c.State.FinishedAt = StatusExited, exitLost, time.Now().UTC()
+	}
+	c.State.Process, c.State.Owner = processID{}, processID{}
 	return c.WriteState(c.State)
 }
 

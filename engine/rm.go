@@ -67,12 +67,15 @@ func (e *Engine) makeRemovable(ctx context.Context, c *Container, opts RemoveOpt
 			return err
 		}
 	}
-	// One that was killed together with tarn left it behind.
-	if err := container.RemoveCgroup(cgroupPath(c.ID)); err != nil {
+	if err := e.release(c); err != nil {
 		return err
 	}
 	return e.unmountForRemoval(c.ID, opts.Force)
 }
+
+// release takes away what a container has on the host while it runs, and what one that was killed
+// together with tarn left behind.
+func (e *Engine) release(c *Container) error { return container.RemoveCgroup(cgroupPath(c.ID)) }
 
 // kill ends the container's first process, and so all of them, and waits for that.
 func (c *Container) kill(ctx context.Context) error {

@@ -181,7 +181,10 @@ func (h *host) try(image, script string, options ...func(*engine.RunOptions)) st
 	require.NoError(h.t, err)
 	defer out.Close()
 	opts := engine.RunOptions{
-		Image: image, Command: []string{"sh", "-c", script}, Network: engine.NetworkNone, Remove: true, Stdin: out, Stdout: out, Stderr: out,
+		CreateOptions: engine.CreateOptions{
+			Image: image, Command: []string{"sh", "-c", script}, Network: engine.NetworkNone, Remove: true,
+		},
+		Stdin: out, Stdout: out, Stderr: out,
 	}
 	for _, option := range options {
 		option(&opts)
@@ -386,7 +389,9 @@ func runOrphan(dir string) {
 	if err == nil {
 		null, _ := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 		_, err = e.Run(context.Background(), engine.RunOptions{
-			Image: "box", Command: []string{"/suid/sleep", "1000"}, User: "1000", Network: engine.NetworkNone, Remove: true,
+			CreateOptions: engine.CreateOptions{
+				Image: "box", Command: []string{"/suid/sleep", "1000"}, User: "1000", Network: engine.NetworkNone, Remove: true,
+			},
 			Stdin: null, Stdout: null, Stderr: null,
 		})
 	}
@@ -433,7 +438,9 @@ func TestManyBytesBothWays(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() {
 		_, err := h.Run(t.Context(), engine.RunOptions{
-			Image: "box", Command: []string{"sh", "-c", "tr '\\000' x"}, Network: engine.NetworkNone, Remove: true, Interactive: true,
+			CreateOptions: engine.CreateOptions{
+				Image: "box", Command: []string{"sh", "-c", "tr '\\000' x"}, Network: engine.NetworkNone, Remove: true, Interactive: true,
+			},
 			Stdin: in, Stdout: out, Stderr: out,
 		})
 		_, _ = in.Close(), out.Close()

@@ -14,7 +14,8 @@ import (
 var ErrOption = errors.New("bad option")
 
 // newSettings joins the image's config with what the user asked for, by Docker's rules.
-func newSettings(host string, img *Image, opts *RunOptions) (ContainerSettings, error) {
+func newSettings(d *creation, img *Image) (ContainerSettings, error) {
+	opts := d.opts
 	config := img.Config.Config.Clone()
 	if err := setCommand(&config, opts); err != nil {
 		return ContainerSettings{}, err
@@ -29,7 +30,7 @@ func newSettings(host string, img *Image, opts *RunOptions) (ContainerSettings, 
 		config.WorkingDir = path.Clean(opts.WorkDir)
 	}
 	var err error
-	config.Hostname, config.Image = host, opts.Image
+	config.Hostname, config.Image = d.hostname, opts.Image
 	if config.Labels, err = mergeLabels(config.Labels, opts.Labels); err != nil {
 		return ContainerSettings{}, err
 	}
@@ -41,17 +42,17 @@ func newSettings(host string, img *Image, opts *RunOptions) (ContainerSettings, 
 		return ContainerSettings{}, err
 	}
 	settings := ContainerSettings{
-		Config: config, Host: hostConfig(opts, mounts), Mounts: mounts,
-		Terminal: opts.Terminal, Interactive: opts.Interactive,
+		Config: config, Host: d.host, Mounts: mounts,
+		Terminal: opts.Terminal, Interactive: opts.Interactive, Owner: d.owner,
 	}
+	settings.Host.Tmpfs = tmpfsOf(mounts)
 	words := slices.Concat(config.Entrypoint, config.Cmd)
 	settings.Path, settings.Args = words[0], words[1:]
-	settings.Owner, err = identifySelf()
-	return settings, err
+	return settings, nil
 }
 
 // setCommand: a new entry point leaves nothing of the image's command.
-func setCommand(config *image.RunConfig, opts *RunOptions) error {
+func setCommand(config *image.RunConfig, opts *CreateOptions) error {
 	if opts.Entrypoint != nil {
 		config.Entrypoint, config.Cmd = nil, nil
 		if *opts.Entrypoint != "" {
@@ -69,7 +70,7 @@ func setCommand(config *image.RunConfig, opts *RunOptions) error {
 
 // environment is the image's, changed as the user asked. What every container has besides is added
 // when it starts, see processEnv: of another container made from this one it would not be true.
-func environment(config *image.RunConfig, opts *RunOptions) ([]string, error) {
+func environment(config *image.RunConfig, opts *CreateOptions) ([]string, error) {
 	entries, err := readEnvFiles(opts.EnvFiles)
 	if err != nil {
 		return nil, err
@@ -86,18 +87,24 @@ func environment(config *image.RunConfig, opts *RunOptions) ([]string, error) {
 	return env, nil
 }
 
-func hostConfig(opts *RunOptions, mounts []MountPoint) HostConfig {
-	host := HostConfig{
+// hostConfig takes over what the options say of the host, and what is the same for every image.
+func hostConfig(opts *CreateOptions) HostConfig {
+	return HostConfig{
 		NetworkMode: opts.Network, AutoRemove: opts.Remove, ReadonlyRootfs: opts.ReadOnly,
 		Binds: opts.Volumes, SecurityOpt: opts.SecurityOpt,
 	}
+}
+
+func tmpfsOf(mounts []MountPoint) map[string]string {
+	var options map[string]string
 	for _, m := range mounts {
-		if m.Type == mountTmpfs {
-			if host.Tmpfs == nil {
-				host.Tmpfs = make(map[string]string)
-			}
-			host.Tmpfs[m.Destination] = m.Mode
+		if m.Type != mountTmpfs {
+			continue
 		}
+		if options == nil {
+			options = make(map[string]string)
+		}
+		options[m.Destination] = m.Mode
 	}
-	return host
+	return options
 }

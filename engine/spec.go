@@ -17,15 +17,29 @@ import (
 // it that would stay when the last container is gone.
 func cgroupPath(id string) string { return "tarn-" + id }
 
+// beginSpec writes into a specification what is known of a container before its image is: namespaces,
+// cgroup, and what they are limited to.
+func beginSpec(spec *specs.Spec, id, hostname string, host *HostConfig) {
+	spec.Hostname = hostname
+	spec.Linux.CgroupsPath = cgroupPath(id)
+	setNetwork(spec, host.NetworkMode)
+}
+
 // fillSpec adds to a specification what is known of a container when its image is, all but its user. dir
 // is the container's directory on the host.
-func fillSpec(spec *specs.Spec, dir string, settings *ContainerSettings) {
+func fillSpec(spec *specs.Spec, dir string, settings *ContainerSettings) error {
+	security, err := parseSecurity(settings.Host.SecurityOpt)
+	if err != nil {
+		return err
+	}
+	spec.Process.NoNewPrivileges = security.noNewPrivileges
 	spec.Root.Readonly = settings.Host.ReadonlyRootfs
 	spec.Mounts = specMounts(dir, settings, spec.Mounts)
 	spec.Process.Args = slices.Concat([]string{settings.Path}, settings.Args)
 	spec.Process.Cwd = path.Join("/", settings.Config.WorkingDir)
 	spec.Process.Env = processEnv(settings)
 	spec.Process.Terminal = settings.Terminal
+	return nil
 }
 
 // setUser looks up the user in the container's root file system.

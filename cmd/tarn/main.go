@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -65,13 +66,13 @@ func (e *exitError) Error() string {
 
 func (e *exitError) Unwrap() error { return e.err }
 
-// exitStatus gives 125 when "run" fails before there is a container's status to give, as Docker
+// exitStatus gives 125 when "run" or "create" fails before there is a container's status to give, as Docker
 // does, so that the two can be told apart; for other commands 1.
 func exitStatus(cmd *cobra.Command, err error) int {
 	if exit, ok := errors.AsType[*exitError](err); ok {
 		return exit.status
 	}
-	if cmd != nil && cmd.Name() == "run" {
+	if cmd != nil && slices.Contains([]string{"tarn run", "tarn create"}, cmd.CommandPath()) {
 		return 125
 	}
 	return 1

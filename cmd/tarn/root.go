@@ -86,6 +86,7 @@ func isRun(args []string) bool { return len(args) > 0 && args[0] == "run" }
 func addCommands(root *cobra.Command, a *app) {
 	root.AddCommand(
 		newRunCmd(a),
+		newCreateCmd(a),
 		newPsCmd(a),
 		newStopCmd(a),
 		newKillCmd(a),

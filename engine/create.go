@@ -1,0 +1,187 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tarnfs/tarn/image"
+	"github.com/tarnfs/tarn/store"
+)
+
+// CreateOptions says what container to make. What of it counts later is kept in its [ContainerSettings].
+type CreateOptions struct {
+	Image   string   // name or ID
+	Command []string // else the image's
+
+	Name        string  // else one is made up
+	Hostname    string  // else the beginning of the ID
+	User        string  // "name", "uid", "name:group" and so on; else the image's
+	WorkDir     string  // else the image's
+	Entrypoint  *string // else the image's; "" for none
+	Env         []string
+	EnvFiles    []string
+	Labels      []string
+	Volumes     []string // [SOURCE:]DEST[:OPTIONS]
+	Tmpfs       []string // DEST[:OPTIONS]
+	SecurityOpt []string
+	Network     string // NetworkNone or NetworkHost
+
+	Pull        PullPolicy // when to ask the registry for the image; "" is never
+	PullOptions PullOptions
+
+	ReadOnly    bool // the root file system
+	Remove      bool // the container when it ends
+	Interactive bool // its process has an input
+	Terminal    bool // it gets a terminal of its own
+}
+
+// Create makes a container, which [Engine.Start] can start, and gives its ID.
+func (e *Engine) Create(ctx context.Context, opts CreateOptions) (id string, err error) {
+	d, err := newCreation(&opts)
+	if err != nil {
+		return "", err
+	}
+	_, err = e.create(ctx, d, nil)
+	return d.id, err
+}
+
+// creation is a container to be: what is known of it before its image is.
+type creation struct {
+	id       string
+	opts     *CreateOptions
+	hostname string
+	host     HostConfig
+	owner    processID // who makes it, if it is gone without that process
+}
+
+// newDraft checks all options that can be checked without the image.
+func newCreation(opts *CreateOptions) (*creation, error) {
+	d := &creation{id: newID(), opts: opts}
+	err := checkNetwork(opts.Network)
+	if err != nil {
+		return d, err
+	}
+	if _, err := parseSecurity(opts.SecurityOpt); err != nil {
+		return d, err
+	}
+	if d.hostname, err = hostname(d.id, opts); err != nil {
+		return d, err
+	}
+	d.host = hostConfig(opts)
+	return d, nil
+}
+
+// create records a new container of the image, which is fetched if that is wanted. From then on the image
+// and its layers stay. ready, if there is one, is called when all is known of the container, before it
+// is recorded.
+func (e *Engine) create(ctx context.Context, d *creation, ready func(*Container) error) (*Container, error) {
+	opts := d.opts
+	if opts.Pull == PullAlways && !isBase(opts.Image) {
+		if _, err := e.Pull(ctx, opts.Image, opts.PullOptions); err != nil {
+			return nil, err
+		}
+	}
+	c, err := e.createOf(ctx, d, ready)
+	if !errors.Is(err, ErrNoImage) {
+		return c, err
+	}
+	switch {
+	case isBase(opts.Image):
+		_, err = e.imageOrBase(ctx, opts.Image)
+	case opts.Pull == PullMissing:
+		if _, pullErr := e.Pull(ctx, opts.Image, opts.PullOptions); pullErr != nil {
+			err = fmt.Errorf("%w: %s is not here, and cannot be pulled: %w", ErrNoImage, opts.Image, pullErr)
+		} else {
+			err = nil
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return e.createOf(ctx, d, ready)
+}
+
+func (e *Engine) createOf(ctx context.Context, d *creation, ready func(*Container) error) (_ *Container, err error) {
+	lock, err := e.Store.Shared(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, lock.Unlock()) }()
+	img, err := e.Image(d.opts.Image)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkPlatform(img); err != nil {
+		return nil, err
+	}
+	settings, err := newSettings(d, img)
+	if err == nil {
+		err = e.locateVolumes(settings.Mounts)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c := &Container{Settings: settings, State: ContainerState{Status: StatusCreated}, image: img.Config}
+	if ready != nil {
+		if err := ready(c); err != nil {
+			return nil, err
+		}
+	}
+	raw, err := json.Marshal(settings)
+	if err != nil {
+		return nil, err
+	}
+	c.Container, err = e.createNamed(lock, d.opts.Name, store.ContainerRecord{
+		ID: d.id, Manifest: img.Manifest, ImageID: img.ID, ImageName: d.opts.Image, Created: time.Now().UTC(), Config: raw,
+	}, !d.host.AutoRemove)
+	return c, err
+}
+
+// createNamed makes up a name if the user gave none.
+func (e *Engine) createNamed(lock *store.Lock, name string, rec store.ContainerRecord, durable bool) (*store.Container, error) {
+	rec.Name = name
+	if name != "" {
+		return e.Store.CreateContainer(lock, rec, durable)
+	}
+	for tries := range 20 {
+		rec.Name = randomName()
+		if tries >= 5 {
+			rec.Name += "_" + rec.ID[:tries] // most of the names seem to be taken
+		}
+		c, err := e.Store.CreateContainer(lock, rec, durable)
+		if !errors.Is(err, store.ErrExists) {
+			return c, err
+		}
+	}
+	return nil, fmt.Errorf("make up a name for the container: %w: use --name", store.ErrExists)
+}
+
+func checkPlatform(img *Image) error {
+	platform, host := img.Config.Platform(), image.HostPlatform()
+	if platform.OS != host.OS {
+		return fmt.Errorf("image %s is for %s, this is %s", img.Name, platform.OS, host.OS)
+	}
+	return nil
+}
+
+// locateVolumes says where the volumes will be.
+func (e *Engine) locateVolumes(mounts []MountPoint) error {
+	for i, m := range mounts {
+		if m.Type != mountVolume {
+			continue
+		}
+		v, err := e.volume(m.Name)
+		if errors.Is(err, ErrNoVolume) {
+			mounts[i].Source, err = e.Store.VolumePath(m.Name)
+		} else if err == nil {
+			mounts[i].Source = v.source()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

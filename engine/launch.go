@@ -1,0 +1,115 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/tarnfs/tarn/container"
+	"github.com/tarnfs/tarn/store"
+)
+
+// launch is a container on its way to a process. Each start is a new one; all that it needs is in the
+// container's settings.
+type launch struct {
+	*Container                      // nil as long as it is not recorded
+	spec       *specs.Spec          // as far as it is known
+	made       *container.Container // being made from it
+}
+
+// newLaunch begins to make a container: its namespaces and its cgroup need not wait for its image.
+// The caller closes reserved.
+func newLaunch(reserved *Reservation, id, hostname string, host *HostConfig) *launch {
+	l := &launch{spec: container.DefaultSpec(), made: reserved}
+	beginSpec(l.spec, id, hostname, host)
+	l.made.Make(l.spec)
+	return l
+}
+
+// complete goes on when all is known of the container; its record may not be there yet. dir is its
+// directory.
+func (l *launch) complete(dir string, c *Container) error {
+	l.Container = c
+	if err := fillSpec(l.spec, dir, &c.Settings); err != nil {
+		return err
+	}
+	l.made.MakeMounts()
+	return nil
+}
+
+// start starts a container's process. Without an error the container is locked until that is
+// recorded; with one, nothing of it runs.
+func (e *Engine) start(ctx context.Context, l *launch, streams *attachment) (*container.Process, *store.Lock, error) {
+	lock, err := l.Lock(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	process, err := e.startLocked(ctx, l, streams)
+	if err != nil {
+		return nil, nil, errors.Join(err, lock.Unlock())
+	}
+	return process, lock, nil
+}
+
+func (e *Engine) startLocked(ctx context.Context, l *launch, streams *attachment) (*container.Process, error) {
+	root, err := e.mountContainer(ctx, l.Container.Container, l.image, l.State.StartedAt.IsZero(), l.Settings.Host.AutoRemove)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	if err := e.prepareMounts(l.Container, root); err != nil {
+		return nil, err
+	}
+	if err := writeNetworkFiles(l.Container.Container, &l.Settings); err != nil {
+		return nil, err
+	}
+	if err := setUser(l.spec, root, l.Settings.Config.User); err != nil {
+		return nil, err
+	}
+	return l.startProcess(ctx, root, streams)
+}
+
+func (l *launch) startProcess(ctx context.Context, root *os.File, streams *attachment) (_ *container.Process, err error) {
+	cfg := container.Config{Root: root, DieWithParent: true}
+	security, err := parseSecurity(l.Settings.Host.SecurityOpt)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Seccomp, err = security.filter(l.spec); err != nil {
+		return nil, err
+	}
+	defer streams.closeFiles()
+	if err := streams.prepare(l.spec, &cfg); err != nil {
+		return nil, err
+	}
+	// A signal that comes now is for the container: a moment later it would be passed on.
+	return l.made.Start(context.WithoutCancel(ctx), cfg)
+}
+
+// recordStart writes down that the container runs, and unlocks it. One that cannot be recorded is
+// killed: nobody would find it.
+func (l *launch) recordStart(process *container.Process, lock *store.Lock) (err error) {
+	defer func() { err = errors.Join(err, lock.Unlock()) }()
+	l.State = ContainerState{Status: StatusRunning, StartedAt: time.Now().UTC(), Owner: l.Settings.Owner}
+	l.State.Process, err = identify(process.Pid())
+	if errors.Is(err, os.ErrProcessDone) {
+		return nil
+	}
+	if err == nil {
+		err = l.WriteState(l.State)
+	}
+	if err != nil {
+		err = errors.Join(err, ignoreDone(process.Signal(killSignal)))
+	}
+	return err
+}
+
+func ignoreDone(err error) error {
+	if errors.Is(err, os.ErrProcessDone) {
+		return nil
+	}
+	return err
+}
