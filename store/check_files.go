@@ -16,7 +16,12 @@ import (
 	"github.com/tarnfs/tarn/internal/sys"
 )
 
+// checkContainers holds the names lock, under which containers come and go.
 func (c *Census) checkContainers() error {
+	return c.store.withNames(func() error { return errors.Join(c.checkEachContainer(), c.checkNames()) })
+}
+
+func (c *Census) checkEachContainer() error {
 	entries, err := c.list(dirContainers)
 	if err != nil {
 		return err

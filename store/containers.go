@@ -261,7 +261,7 @@ func (s *Store) Containers() ([]*Container, error) {
 	return list, nil
 }
 
-// collectContainers removes containers that were never written.
+// collectContainers removes containers that were never written, and names of containers that are gone.
 func (s *Store) collectContainers() error {
 	entries, err := os.ReadDir(s.path(dirContainers))
 	errs := []error{err}
@@ -269,6 +269,22 @@ func (s *Store) collectContainers() error {
 		dir := s.path(dirContainers, entry.Name())
 		if config, err := os.ReadFile(filepath.Join(dir, fileConfig)); err == nil && neverWritten(config) {
 			errs = append(errs, s.discard(dir))
+		}
+	}
+	return errors.Join(append(errs, s.withNames(s.collectNames))...)
+}
+
+func (s *Store) collectNames() error {
+	entries, err := os.ReadDir(s.path(dirNames))
+	errs := []error{err}
+	for _, entry := range entries {
+		link := s.path(dirNames, entry.Name())
+		owner, err := os.Readlink(link)
+		if err != nil {
+			continue // a stranger's: check tells
+		}
+		if _, err := os.Lstat(s.ContainerDir(owner)); errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, os.Remove(link))
 		}
 	}
 	return errors.Join(errs...)
@@ -289,17 +305,17 @@ func neverWritten(data []byte) bool {
 // RemoveContainer removes the container's name and files. The caller holds its lock, and has
 // stopped and unmounted it. If durable, a power cut does not bring it back.
 func (s *Store) RemoveContainer(c *Container, durable bool) error {
-	err := s.withNames(func() error {
+	var grave string
+	err := s.withNames(func() (err error) {
+		if grave, err = atomicfile.Entomb(c.dir, s.path(dirTmp)); err != nil {
+			return err
+		}
 		link := s.path(dirNames, c.Name)
 		if owner, err := os.Readlink(link); err == nil && owner == c.ID {
 			return os.Remove(link)
 		}
 		return nil
 	})
-	var grave string
-	if err == nil {
-		grave, err = atomicfile.Entomb(c.dir, s.path(dirTmp))
-	}
 	if err == nil && durable {
 		err = atomicfile.SyncDir(s.path(dirContainers))
 	}
