@@ -13,6 +13,7 @@ import (
 	"github.com/tarnfs/tarn/image"
 	"github.com/tarnfs/tarn/layer"
 	"github.com/tarnfs/tarn/rootfs"
+	"github.com/tarnfs/tarn/store"
 )
 
 // CommitOptions says what image to make of a container.
@@ -49,11 +50,12 @@ func (e *Engine) Commit(ctx context.Context, key string, opts CommitOptions) (im
 }
 
 func (e *Engine) commit(ctx context.Context, c *Container, names []image.Reference, opts *CommitOptions) (id image.Digest, err error) {
-	parent, err := e.config(c)
+	parent, err := e.pinParent(ctx, c)
 	if err != nil {
 		return "", err
 	}
-	config, err := commitConfig(c, parent, opts)
+	defer func() { err = errors.Join(err, parent.pins.Release()) }()
+	config, err := commitConfig(c, parent.config, opts)
 	if err != nil {
 		return "", err
 	}
@@ -65,7 +67,7 @@ func (e *Engine) commit(ctx context.Context, c *Container, names []image.Referen
 		return "", err
 	}
 	defer func() { err = errors.Join(err, staged.abort()) }()
-	layers, err := e.parentLayers(c.Manifest, parent)
+	layers, err := e.parentLayers(parent)
 	if err != nil {
 		return "", err
 	}
@@ -78,6 +80,41 @@ func (e *Engine) commit(ctx context.Context, c *Container, names []image.Referen
 		return "", err
 	}
 	return e.publishNew(ctx, names, config, append(layers, tarDescriptor(staged.diffID, staged.size)), staged)
+}
+
+// parent is the image of a container, whose layers stay until the pins are released: the container may be removed
+// before there is another image that needs them.
+type parent struct {
+	manifest *image.Manifest
+	config   *image.Config
+	pins     *store.Pins
+}
+
+func (e *Engine) pinParent(ctx context.Context, c *Container) (_ *parent, err error) {
+	lock, err := e.Store.Shared(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, lock.Unlock()) }()
+	p := new(parent)
+	if p.config, err = e.config(c); err != nil {
+		return nil, err
+	}
+	if p.manifest, err = e.Store.Manifest(c.Manifest); err != nil {
+		return nil, err
+	}
+	if len(p.manifest.Layers) != len(p.config.RootFS.DiffIDs) {
+		return nil, fmt.Errorf("manifest %s: %w", c.Manifest, store.ErrDamaged)
+	}
+	if p.pins, err = e.Store.NewPins(); err != nil {
+		return nil, err
+	}
+	for i, diffID := range p.config.RootFS.DiffIDs {
+		if err := p.pins.Add(lock, diffID, p.manifest.Layers[i].Digest); err != nil {
+			return nil, errors.Join(err, p.pins.Release())
+		}
+	}
+	return p, nil
 }
 
 // checkLayers makes no image that cannot run. Of the layers that the kernel stacks, one is the init layer.
@@ -151,15 +188,11 @@ func (e *Engine) tryStageChanges(ctx context.Context, c *Container, pause bool, 
 
 // parentLayers describes the layers of the container's image as its manifest does, so that a
 // registry which has them is not sent others; but as plain tars those of which only that is here.
-func (e *Engine) parentLayers(manifest image.Digest, config *image.Config) ([]image.Descriptor, error) {
-	m, err := e.Store.Manifest(manifest)
-	if err != nil {
-		return nil, err
-	}
-	layers := make([]image.Descriptor, 0, len(config.RootFS.DiffIDs)+1)
-	for i, diffID := range config.RootFS.DiffIDs {
-		if i < len(m.Layers) && e.Store.HasBlob(m.Layers[i].Digest) {
-			layers = append(layers, ociLayer(m.Layers[i]))
+func (e *Engine) parentLayers(p *parent) ([]image.Descriptor, error) {
+	layers := make([]image.Descriptor, 0, len(p.manifest.Layers)+1)
+	for i, diffID := range p.config.RootFS.DiffIDs {
+		if e.Store.HasBlob(p.manifest.Layers[i].Digest) {
+			layers = append(layers, ociLayer(p.manifest.Layers[i]))
 			continue
 		}
 		l, err := e.Store.Layer(diffID)

@@ -2,12 +2,14 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 
 	"github.com/tarnfs/tarn/image"
 	"github.com/tarnfs/tarn/internal/diskusage"
+	"github.com/tarnfs/tarn/store"
 )
 
 // Usage is what one kind of thing takes on the disk.
@@ -225,6 +227,9 @@ func (d *usage) others() error {
 // be made again instead.
 func (e *Engine) KeptForms(row ImageRow) (kept int64, remade int, err error) {
 	forms, err := e.formsOf(row.record)
+	if errors.Is(err, store.ErrNotFound) {
+		return 0, 0, nil // removed since it was listed
+	}
 	if err != nil {
 		return 0, 0, err
 	}

@@ -116,16 +116,22 @@ type shares struct {
 // shares finds out which image needs which bytes.
 func (e *Engine) shares(ctx context.Context) (*shares, error) {
 	s := &shares{users: make(map[image.Digest][]int), layers: make(tally), blobs: make(tally)}
-	if err := e.shareImages(ctx, s); err != nil {
-		return nil, err
-	}
+	return s, e.undisturbed(ctx, func() error {
+		if err := e.shareImages(ctx, s); err != nil {
+			return err
+		}
+		return e.shareLayers(ctx, s)
+	})
+}
+
+func (e *Engine) shareLayers(ctx context.Context, s *shares) error {
 	layers, err := e.Store.Layers()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	loans, err := store.Loans(layers)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, l := range layers {
 		id, err := l.ID()
@@ -134,17 +140,17 @@ func (e *Engine) shares(ctx context.Context) (*shares, error) {
 		}
 		all, err := diskusage.Of(ctx, l.Dir())
 		if err != nil {
-			return nil, err
+			return err
 		}
 		own, err := l.OwnUsage(ctx)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		users := s.users[l.DiffID]
 		s.layers[encodeSet(users)] += all - own
 		s.shareFile(users, own, loans[id])
 	}
-	return s, e.shareRemnants(ctx, s, loans)
+	return e.shareRemnants(ctx, s, loans)
 }
 
 // shareRemnants: who borrows from what is left of a layer needs it.

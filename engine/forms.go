@@ -38,18 +38,21 @@ func (f Form) Why() string {
 
 // Forms lists the compressed forms that images need, by digest.
 func (e *Engine) Forms(ctx context.Context) ([]Form, error) {
-	records, err := e.Store.Images()
+	found := make(map[image.Digest]*Form)
+	err := e.undisturbed(ctx, func() error {
+		records, err := e.Store.Images()
+		if err != nil {
+			return err
+		}
+		for _, record := range records {
+			if err := e.addForms(found, record); err != nil {
+				return err
+			}
+		}
+		return ctx.Err()
+	})
 	if err != nil {
 		return nil, err
-	}
-	found := make(map[image.Digest]*Form)
-	for _, record := range records {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		if err := e.addForms(found, record); err != nil {
-			return nil, err
-		}
 	}
 	forms := make([]Form, 0, len(found))
 	for _, f := range found {

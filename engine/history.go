@@ -17,7 +17,15 @@ type Step struct {
 
 // History gives an image's steps, the latest first. Layers that the image's history does not speak
 // of stand at the beginning, as steps that say nothing.
-func (e *Engine) History(ctx context.Context, ref string) ([]Step, error) {
+func (e *Engine) History(ctx context.Context, ref string) (steps []Step, err error) {
+	err = e.undisturbed(ctx, func() (err error) {
+		steps, err = e.history(ctx, ref)
+		return err
+	})
+	return steps, err
+}
+
+func (e *Engine) history(ctx context.Context, ref string) ([]Step, error) {
 	img, err := e.imageOrBase(ctx, ref)
 	if err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -20,18 +21,32 @@ type Image struct {
 
 // Image finds an image by name, by name and digest, by ID, or by the beginning of an ID.
 func (e *Engine) Image(ref string) (*Image, error) {
-	record, err := e.findImage(ref)
-	if errors.Is(err, store.ErrNotFound) {
-		return nil, fmt.Errorf("%w: %s (see 'tarn images', or get it with 'tarn pull')", ErrNoImage, ref)
+	for {
+		record, err := e.findImage(ref)
+		if errors.Is(err, store.ErrNotFound) {
+			return nil, fmt.Errorf("%w: %s (see 'tarn images', or get it with 'tarn pull')", ErrNoImage, ref)
+		}
+		if err != nil {
+			return nil, err
+		}
+		config, err := e.Store.Config(record.ID)
+		if err == nil {
+			return &Image{Image: record, Config: config}, nil
+		}
+		if again, findErr := e.findImage(ref); !errors.Is(err, store.ErrNotFound) || findErr == nil && again == record {
+			return nil, fmt.Errorf("image %s: %w", ref, err)
+		}
+		// It was removed, or replaced, since it was found.
 	}
+}
+
+// undisturbed has read look at things in the store that need each other: none of them is removed meanwhile.
+func (e *Engine) undisturbed(ctx context.Context, read func() error) error {
+	lock, err := e.Store.Shared(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	config, err := e.Store.Config(record.ID)
-	if err != nil {
-		return nil, fmt.Errorf("image %s: %w", ref, err)
-	}
-	return &Image{Image: record, Config: config}, nil
+	return errors.Join(read(), lock.Unlock())
 }
 
 func (e *Engine) findImage(ref string) (store.Image, error) {

@@ -69,7 +69,7 @@ func (f *ImageFilter) add(key, value string) error {
 }
 
 // Images lists the images, the newest first.
-func (e *Engine) Images(_ context.Context, filter ImageFilter) ([]ImageRow, error) {
+func (e *Engine) Images(ctx context.Context, filter ImageFilter) ([]ImageRow, error) {
 	for _, pattern := range filter.References {
 		if _, err := path.Match(pattern, ""); err != nil {
 			return nil, fmt.Errorf("filter reference=%s: %w", pattern, err)
@@ -79,7 +79,11 @@ func (e *Engine) Images(_ context.Context, filter ImageFilter) ([]ImageRow, erro
 	if err != nil {
 		return nil, err
 	}
-	rows, err := e.imageRows()
+	var rows []ImageRow
+	err = e.undisturbed(ctx, func() (err error) {
+		rows, err = e.imageRows()
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -41,7 +41,15 @@ type RootFSReport struct {
 }
 
 // InspectImage describes an image.
-func (e *Engine) InspectImage(ctx context.Context, ref string) (*ImageReport, error) {
+func (e *Engine) InspectImage(ctx context.Context, ref string) (report *ImageReport, err error) {
+	err = e.undisturbed(ctx, func() (err error) {
+		report, err = e.inspectImage(ctx, ref)
+		return err
+	})
+	return report, err
+}
+
+func (e *Engine) inspectImage(ctx context.Context, ref string) (*ImageReport, error) {
 	img, err := e.imageOrBase(ctx, ref)
 	if err != nil {
 		return nil, err

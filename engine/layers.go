@@ -20,7 +20,15 @@ type LayerRow struct {
 }
 
 // Layers gives an image's stack of layers, the top one first.
-func (e *Engine) Layers(ctx context.Context, ref string) ([]LayerRow, error) {
+func (e *Engine) Layers(ctx context.Context, ref string) (rows []LayerRow, err error) {
+	err = e.undisturbed(ctx, func() (err error) {
+		rows, err = e.layers(ctx, ref)
+		return err
+	})
+	return rows, err
+}
+
+func (e *Engine) layers(ctx context.Context, ref string) ([]LayerRow, error) {
 	img, err := e.imageOrBase(ctx, ref)
 	if err != nil {
 		return nil, err

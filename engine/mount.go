@@ -27,14 +27,17 @@ func (e *Engine) Mount(ctx context.Context, ref string) (string, error) {
 }
 
 func (e *Engine) mountImage(ctx context.Context, ref string) (string, error) {
-	img, err := e.imageOrBase(ctx, ref)
+	var img *Image
+	var layers lowers
+	err := e.undisturbed(ctx, func() (err error) {
+		if img, err = e.imageOrBase(ctx, ref); err == nil {
+			layers, err = e.openLowers(ctx, img.Config)
+		}
+		return err
+	})
 	if errors.Is(err, ErrNoImage) {
 		return "", noObject(ref)
 	}
-	if err != nil {
-		return "", err
-	}
-	layers, err := e.openLowers(ctx, img.Config)
 	if err != nil {
 		return "", err
 	}

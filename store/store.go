@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/tarnfs/tarn/internal/atomicfile"
 	"github.com/tarnfs/tarn/internal/sys"
@@ -174,6 +175,9 @@ func (s *Store) Exclusive(ctx context.Context) (*Lock, error) {
 
 func (s *Store) lock(ctx context.Context, exclusive bool) (*Lock, error) {
 	f, err := os.OpenFile(s.path(fileLock), os.O_RDWR|os.O_CREATE, 0o600)
+	if errors.Is(err, syscall.EROFS) { // what is there can be read all the same
+		f, err = os.Open(s.path(fileLock))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("lock store: %w", err)
 	}
