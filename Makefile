@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 BASE := base/image/base.tar.zst
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test lint fuzz damage power bench clean help
+.PHONY: build demo test lint fuzz damage power stress bench clean help
 
 build: $(BASE) ## Build bin/tarn, one static binary with the default image in it; and bin/tarn-runtime
 	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/tarn ./cmd/tarn-runtime
@@ -33,6 +33,9 @@ damage: ## Damage a store in DAMAGE (1200) ways: all must be found, and mended (
 
 power: ## Cut the power POWER (250) times on ext4, and on xfs, while commands run: all must be there again (as root)
 	TARN_POWER_CUTS=$(or $(POWER),250) go test -count=1 -timeout=0 -run TestPowerCuts -v ./cmd/tarn
+
+stress: ## Have 16 users do everything at once for STRESS (300) seconds (as root)
+	TARN_STRESS_SECONDS=$(or $(STRESS),300) go test -count=1 -timeout=0 -run TestStress -v ./cmd/tarn
 
 bench: build ## Compare with other tools on this machine, writing bench/RESULTS.md (as root)
 	@scripts/setup.sh bench

@@ -89,7 +89,7 @@ func content(seed int) []byte {
 	return data
 }
 
-// boxTar makes a root file system of busybox and a few files.
+// boxTar makes a root file system of busybox and a few files. sha256sum -c knows them by its file "sums".
 func boxTar(busybox []byte, seeds []int) ([]byte, tree) {
 	var out bytes.Buffer
 	w := tar.NewWriter(&out)
@@ -104,11 +104,15 @@ func boxTar(busybox []byte, seeds []int) ([]byte, tree) {
 			made[h.Name] = sha256.Sum256(data)
 		}
 	}
+	sums := ""
 	for _, seed := range seeds {
-		add(&tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprintf("data%d", seed), Mode: 0o644}, content(seed))
+		name := fmt.Sprintf("data%d", seed)
+		add(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644}, content(seed))
+		sums += fmt.Sprintf("%x  %s\n", made[name], name)
 	}
+	add(&tar.Header{Typeflag: tar.TypeReg, Name: "sums", Mode: 0o644}, []byte(sums))
 	add(&tar.Header{Typeflag: tar.TypeReg, Name: "bin/busybox", Mode: 0o755}, busybox)
-	for _, name := range []string{"sh", "cp", "rm", "echo", "true"} {
+	for _, name := range []string{"sh", "cp", "rm", "echo", "true", "sleep", "sha256sum"} {
 		add(&tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/" + name, Linkname: "busybox", Mode: 0o777}, nil)
 	}
 	if err := errors.Join(append(errs, w.Close())...); err != nil {

@@ -23,7 +23,9 @@ type pages map[int64]*[pageSize]byte
 
 // Disk is a disk in memory. Any number of goroutines may use it at once.
 type Disk struct {
-	size int64
+	size      int64
+	wholeFrom int64 // see Whole
+	wholeTo   int64
 
 	mu      sync.Mutex
 	seen    pages   // what reads give
@@ -42,6 +44,10 @@ type write struct {
 func New(size int64) *Disk {
 	return &Disk{size: size, seen: make(pages), stable: make(pages)}
 }
+
+// Whole has the sectors from one offset to another written all or none. Call it before the disk is used. ext4 needs
+// that of its superblock, which has 1024 bytes and one checksum.
+func (d *Disk) Whole(from, to int64) { d.wholeFrom, d.wholeTo = from, to }
 
 // Size gives the number of bytes.
 func (d *Disk) Size() int64 { return d.size }
@@ -153,7 +159,11 @@ func (d *Disk) Cut(r *rand.Rand) (after *Disk, fate string) {
 	keep := func(w write) { kept++; stable.apply(w) }
 	tear := func(w write, chance float64) {
 		for at := w.offset; at < w.offset+w.size; {
-			next := min(at-at%sector+sector, w.offset+w.size)
+			next := at - at%sector + sector
+			if d.wholeFrom <= at && at < d.wholeTo {
+				next = max(next, d.wholeTo)
+			}
+			next = min(next, w.offset+w.size)
 			if r.Float64() < chance {
 				stable.apply(w.part(at, next))
 			}

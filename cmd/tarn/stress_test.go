@@ -1,0 +1,288 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tarnfs/tarn/engine"
+	"github.com/tarnfs/tarn/internal/testenv"
+)
+
+const (
+	stressUsers  = 16
+	stressImages = 6
+)
+
+// missing is the only thing that a command may complain of: somebody else was faster.
+var missing = regexp.MustCompile(`^tarn: (.*: )?no such (image|container)\b[^\n]*\n$`)
+
+// TestStress lets 16 users do at random what there is to do with images and containers, all at once in one store, and
+// with each other's things. No command fails but for what is not there (any more), nobody reads a wrong byte, the store
+// is sound in the end, and nothing is left when all has been removed.
+// TARN_STRESS_SECONDS is how long, TARN_STRESS_SEED what chance begins with.
+func TestStress(t *testing.T) {
+	testenv.RequireErofsFile(t)
+	seconds := number(t, "TARN_STRESS_SECONDS", 10)
+	seed := number(t, "TARN_STRESS_SEED", uint64(time.Now().UnixNano()))
+	t.Logf("TARN_STRESS_SEED=%d", seed)
+	s := newStress(t)
+	end := time.Now().Add(time.Duration(seconds) * time.Second)
+	var failed atomic.Bool
+	var all sync.WaitGroup
+	for id := range stressUsers {
+		u := &user{stress: s, id: id, r: rand.New(rand.NewPCG(seed, uint64(id)))}
+		all.Go(func() {
+			for time.Now().Before(end) && !failed.Load() {
+				if u.step(); u.err != nil {
+					failed.Store(true)
+					t.Errorf("user %d: %v", id, u.err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	t.Logf("%d commands, %d of them found nothing", s.commands, s.missed)
+	s.verify()
+}
+
+// stress is a store that users share.
+type stress struct {
+	t         *testing.T
+	root, run string
+	registry  string
+	archive   string
+	boxes     [][]byte // tars of root file systems
+
+	mu               sync.Mutex
+	commands, missed int
+}
+
+// user does one thing after the other.
+type user struct {
+	*stress
+
+	id   int
+	r    *rand.Rand
+	made int // containers
+	err  error
+}
+
+func newStress(t *testing.T) *stress {
+	t.Helper()
+	s := &stress{t: t}
+	s.root, s.run = testenv.TarnRoot(t)
+	busybox, err := os.ReadFile(testenv.Busybox(t))
+	require.NoError(t, err)
+	served := serveStore(t, filepath.Join(testenv.TempDir(t), "root"), filepath.Join(testenv.TempDir(t), "run"))
+	s.registry = served.host
+	fromRoot, fromRun := testenv.TarnRoot(t)
+	s.archive = filepath.Join(testenv.TempDir(t), "saved.tar")
+	for i := range stressImages {
+		// Neighbours have much in common.
+		data, _ := boxTar(busybox, []int{i, i + 1, i + 2, 10 + i/2, 20})
+		s.boxes = append(s.boxes, data)
+		cmd := tarn(t, fromRoot, fromRun, "import", "--name", fmt.Sprintf("r%d", i), "-")
+		cmd.Stdin = bytes.NewReader(data)
+		output(t, cmd)
+		output(t, tarn(t, fromRoot, fromRun, "push", "--quiet", fmt.Sprintf("r%d", i), fmt.Sprintf("%s/r%d", s.registry, i)))
+	}
+	output(t, tarn(t, fromRoot, fromRun, "save", "-o", s.archive, "r0", "r1"))
+	return s
+}
+
+// tarn runs a command. It may fail because something is missing, and exit with one of the statuses.
+func (u *user) tarn(stdin []byte, statuses []int, args ...string) bool {
+	if u.err != nil {
+		return false
+	}
+	cmd := tarn(u.t, u.root, u.run, args...)
+	cmd.Stdin = bytes.NewReader(stdin)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.commands++
+	exit, failed := errors.AsType[*exec.ExitError](err)
+	switch {
+	case err == nil:
+		return true
+	case failed && missing.Match(stderr.Bytes()):
+		u.missed++
+	case failed && slices.Contains(statuses, exit.ExitCode()) && stderr.Len() == 0:
+	default:
+		u.err = fmt.Errorf("tarn %s: %w: %s%s", strings.Join(args, " "), err, &stdout, &stderr)
+	}
+	return false
+}
+
+func (u *user) step() {
+	switch n := u.r.IntN(100); {
+	case n < 12:
+		u.tarn(u.boxes[u.r.IntN(stressImages)], nil, "import", "--name", u.image(), "-")
+	case n < 24:
+		u.tarn(nil, nil, "pull", "--quiet", fmt.Sprintf("%s/r%d", u.registry, u.r.IntN(stressImages)))
+	case n < 44:
+		u.tarn(nil, nil, "run", "--rm", "--network", "none", u.anyImage(), "sh", "-euc", "sha256sum -c -s sums")
+	case n < 56:
+		u.runAndCommit()
+	case n < 60:
+		u.sleeper()
+	case n < 65:
+		u.tarn(nil, nil, "rm", "--force", u.container())
+	case n < 75:
+		u.tarn(nil, nil, "rmi", "--force", u.anyImage())
+	case n < 80:
+		u.tarn(nil, nil, "tag", u.anyImage(), u.image())
+	case n < 84:
+		u.tarn(nil, nil, "prune", "--force")
+	default:
+		u.read()
+	}
+}
+
+// read looks at what is there, or makes a copy of it.
+func (u *user) read() {
+	reads := [][]string{
+		{"images", "--all"},
+		{"ps", "--all"},
+		{"df"},
+		{"df", "--verbose"},
+		{"check"},
+		{"prune", "--dry-run"},
+		{"save", "--output", os.DevNull, u.anyImage()},
+		{"export", "--output", os.DevNull, u.container()},
+		{"inspect", "--type", "image", u.anyImage()},
+		{"history", u.anyImage()},
+		{"diff", u.container()},
+		{"load", "--quiet", "--input", u.archive},
+	}
+	u.tarn(nil, nil, reads[u.r.IntN(len(reads))]...)
+}
+
+// image gives a name that images get here.
+func (u *user) image() string { return fmt.Sprintf("s%d", u.r.IntN(stressImages)) }
+
+// anyImage gives a name that an image may have.
+func (u *user) anyImage() string {
+	switch u.r.IntN(4) {
+	case 0:
+		return fmt.Sprintf("%s/r%d", u.registry, u.r.IntN(stressImages))
+	case 1:
+		return fmt.Sprintf("r%d", u.r.IntN(2))
+	default:
+		return u.image()
+	}
+}
+
+// container gives a name that a container of any user may have.
+func (u *user) container() string { return fmt.Sprintf("box-%d-%d", u.r.IntN(stressUsers), u.r.IntN(3)) }
+
+// newContainer gives a name that only this user gives, and makes it free.
+func (u *user) newContainer() string {
+	u.made++
+	name := fmt.Sprintf("box-%d-%d", u.id, u.made%3)
+	u.tarn(nil, nil, "rm", "--force", name)
+	return name
+}
+
+func (u *user) runAndCommit() {
+	name := u.newContainer()
+	script := fmt.Sprintf("sha256sum -c -s sums; echo %d >> log; cp bin/busybox copy%d", u.r.IntN(1000), u.r.IntN(3))
+	if u.tarn(nil, []int{137}, "run", "--network", "none", "--name", name, u.anyImage(), "sh", "-euc", script) {
+		u.tarn(nil, nil, "commit", name, u.image())
+	}
+}
+
+// sleeper runs a container that is committed, and ended by somebody, or by itself.
+func (u *user) sleeper() {
+	name := u.newContainer()
+	var slept sync.WaitGroup
+	slept.Go(func() {
+		other := &user{stress: u.stress}
+		other.tarn(nil, []int{137}, "run", "--network", "none", "--name", name, u.image(), "sh", "-euc", "echo x > y; sleep 0.5")
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		u.err = errors.Join(u.err, other.err)
+	})
+	time.Sleep(time.Duration(u.r.IntN(300)) * time.Millisecond)
+	committer := &user{stress: u.stress}
+	committer.tarn(nil, nil, "commit", name, u.image())
+	slept.Wait()
+	u.err = errors.Join(u.err, committer.err)
+}
+
+// verify looks whether all is well, removes everything, and looks for what is left.
+func (s *stress) verify() {
+	t := s.t
+	command := func(args ...string) string { return output(t, tarn(t, s.root, s.run, args...)) }
+	e, err := engine.Open(engine.Options{Root: s.root, Run: s.run})
+	require.NoError(t, err)
+	checkSound(t, e, "in the end")
+	containers, err := e.Containers(t.Context(), engine.ContainerFilter{All: true})
+	require.NoError(t, err)
+	ids := make([]string, 0, len(containers))
+	for _, c := range containers {
+		ids = append(ids, c.ID)
+		command("rm", "--force", c.ID)
+	}
+	command("prune", "--force", "--all")
+	checkSound(t, e, "with everything removed")
+	require.Empty(t, command("images", "--all", "--quiet"))
+	for _, dir := range []string{"blobs/sha256", "layers", "images", "entries", "containers", "names", "init", "partial", "pins", "recipes", "remnants", "tmp"} {
+		entries, err := os.ReadDir(filepath.Join(s.root, dir))
+		if !errors.Is(err, fs.ErrNotExist) {
+			require.NoError(t, err)
+			require.Empty(t, entries, dir)
+		}
+	}
+	mounts, err := os.ReadFile("/proc/thread-self/mountinfo")
+	require.NoError(t, err)
+	require.NotContains(t, string(mounts), s.run+"/")
+	require.NotContains(t, string(mounts), s.root+"/")
+	s.requireNoLocks()
+	s.requireNoCgroups(ids)
+}
+
+// requireNoLocks looks for locks of files of the store (proc_locks(5)).
+func (s *stress) requireNoLocks() {
+	locks, err := os.ReadFile("/proc/locks")
+	require.NoError(s.t, err)
+	require.NoError(s.t, filepath.WalkDir(s.root, func(path string, _ fs.DirEntry, err error) error {
+		var stat syscall.Stat_t
+		if err == nil {
+			err = syscall.Lstat(path, &stat)
+		}
+		require.NotRegexp(s.t, fmt.Sprintf(`:%d \d`, stat.Ino), string(locks), path)
+		return err
+	}))
+}
+
+// requireNoCgroups looks for cgroups of containers, and so for their processes.
+func (s *stress) requireNoCgroups(ids []string) {
+	require.NoError(s.t, filepath.WalkDir("/sys/fs/cgroup", func(path string, _ fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // of somebody else, who is at work
+		}
+		for _, id := range ids {
+			require.NotContains(s.t, path, id)
+		}
+		return err
+	}))
+}
