@@ -44,7 +44,7 @@ func (s *Store) imagePath(img Image) string {
 }
 
 // SetImage points img.Name at img.Manifest, or keeps the manifest without a name if Name is empty.
-// The image that had the name before is kept without one, and another entry of that name is gone. All
+// Another image that had the name before is kept without one, and another entry of that name is gone. All
 // blobs and layers of the image must have been published under this same lock, which may be shared.
 func (s *Store) SetImage(lock *Lock, img Image) error {
 	if err := errors.Join(lock.check(false), img.Manifest.Validate(), img.ID.Validate()); err != nil {
@@ -57,7 +57,7 @@ func (s *Store) SetImage(lock *Lock, img Image) error {
 		case errors.Is(err, ErrNotFound):
 		case err != nil:
 			return err
-		case old.Manifest != img.Manifest:
+		case old.ID != img.ID:
 			old.Name = ""
 			if err := s.writeImage(old); err != nil {
 				return err

@@ -284,6 +284,18 @@ func TestImages(t *testing.T) {
 	require.NoError(t, err)
 	moved.Name = ""
 	require.Equal(t, []store.Image{moved2, second, moved}, images, "an image that lost its name is kept without")
+
+	// The same image by another manifest, as when it is pulled with layers compressed otherwise.
+	manifest, err := s.ReadBlob(moved2.Manifest, image.MaxManifestSize)
+	require.NoError(t, err)
+	again := moved2
+	again.Manifest, err = s.PutBlob(lock, append(manifest, '\n'))
+	require.NoError(t, err)
+	require.NoError(t, s.SetImage(lock, again))
+	images, err = s.Records()
+	require.NoError(t, err)
+	require.NotContains(t, images, store.Image{Manifest: moved2.Manifest, ID: moved2.ID, Created: moved2.Created})
+	require.Contains(t, images, again)
 }
 
 func TestSweep(t *testing.T) {

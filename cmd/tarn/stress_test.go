@@ -192,7 +192,9 @@ func (u *user) anyImage() string {
 }
 
 // container gives a name that a container of any user may have.
-func (u *user) container() string { return fmt.Sprintf("box-%d-%d", u.r.IntN(stressUsers), u.r.IntN(3)) }
+func (u *user) container() string {
+	return fmt.Sprintf("box-%d-%d", u.r.IntN(stressUsers), u.r.IntN(3))
+}
 
 // newContainer gives a name that only this user gives, and makes it free.
 func (u *user) newContainer() string {
