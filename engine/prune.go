@@ -102,12 +102,19 @@ func (e *Engine) PlanPrune(ctx context.Context, filter PruneFilter) (*Pruned, er
 	return p.pruned(p.losses), nil
 }
 
+// PruneReport is told how Prune gets on.
+type PruneReport struct {
+	// Removed is told what goes when that has happened, and before the disk is given back the room, which takes
+	// longer; nil if nobody wants to know.
+	Removed func(*Pruned)
+	Freed   Report // of that, a transfer of bytes without a blob
+}
+
 // Prune removes images without a name that no container uses, as far as the filter selects them, and what
 // nothing refers to: what commands that were killed have left, and beginnings of layers that nobody is
 // fetching. What somebody uses meanwhile stays, and nobody waits for more than the removal of names.
-// It gives what the disk really has back. removed, if it is not nil, is told what goes when that has happened,
-// and before the disk is given back the room, which takes longer.
-func (e *Engine) Prune(ctx context.Context, filter PruneFilter, removed func(*Pruned)) (*Pruned, error) {
+// It gives what the disk really has back.
+func (e *Engine) Prune(ctx context.Context, filter PruneFilter, report PruneReport) (*Pruned, error) {
 	lock, err := e.Store.Exclusive(ctx)
 	if err != nil {
 		return nil, err
@@ -119,18 +126,38 @@ func (e *Engine) Prune(ctx context.Context, filter PruneFilter, removed func(*Pr
 	if err = errors.Join(err, lock.Unlock()); err != nil {
 		return nil, err
 	}
-	if removed != nil {
-		removed(p.pruned(p.losses))
+	plan := p.pruned(p.losses)
+	if report.Removed != nil {
+		report.Removed(plan)
 	}
 	partials, err := e.Store.RemovePartials(ctx, filter.Until)
-	if err == nil {
-		err = e.Store.CollectLeftovers()
-	}
 	if err != nil {
+		return nil, err
+	}
+	if err := e.collectReporting(ctx, plan.Bytes(), partials, report.Freed); err != nil {
 		return nil, err
 	}
 	losses, err := e.Store.Happened(ctx, slices.DeleteFunc(p.losses, isPartial))
 	return p.pruned(append(losses, partials...)), err
+}
+
+// collectReporting collects what was removed. Of total bytes, those of partials are free already.
+func (e *Engine) collectReporting(ctx context.Context, total int64, partials []store.Loss, report Report) error {
+	freed := Transfer{State: Running, Total: total}
+	count := func(bytes int64) {
+		// Others may leave something to be collected, too, or have collected some of this.
+		freed.Done = min(freed.Done+bytes, total)
+		report.tell(freed)
+	}
+	for _, p := range partials {
+		count(p.Bytes)
+	}
+	if err := e.Store.CollectCounting(ctx, count); err != nil {
+		return err
+	}
+	freed.State, freed.Done = Completed, total
+	report.tell(freed)
+	return nil
 }
 
 func isPartial(l store.Loss) bool { return l.Kind == store.KindPartial }

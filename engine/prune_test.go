@@ -3,6 +3,8 @@ package engine_test
 import (
 	"bytes"
 	"context"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +19,7 @@ import (
 	"github.com/tarnfs/tarn/engine"
 	"github.com/tarnfs/tarn/image"
 	"github.com/tarnfs/tarn/internal/testenv"
+	"github.com/tarnfs/tarn/rootfs"
 )
 
 // du is what du(1) says of a store, in bytes.
@@ -78,7 +81,7 @@ func TestUsageIsWhatDuSays(t *testing.T) {
 	require.Greater(t, byName["heir:latest"].Unique, int64(200_000))
 	require.Equal(t, 1, byName["box:latest"].Containers)
 
-	_, err = h.Prune(t.Context(), engine.PruneFilter{All: true}, nil)
+	_, err = h.Prune(t.Context(), engine.PruneFilter{All: true}, engine.PruneReport{})
 	require.NoError(t, err)
 	requireUsageIsDu(t, h.Engine)
 	requireSound(t, h.Engine)
@@ -91,8 +94,19 @@ func requirePruned(t *testing.T, e *engine.Engine, filter engine.PruneFilter) *e
 	plan, err := e.PlanPrune(t.Context(), filter)
 	require.NoError(t, err)
 	require.Equal(t, before, du(t, e), "planning changes nothing")
-	pruned, err := e.Prune(t.Context(), filter, nil)
+	var freed engine.Transfer
+	pruned, err := e.Prune(t.Context(), filter, engine.PruneReport{
+		Removed: func(removed *engine.Pruned) {
+			require.Equal(t, plan.Bytes(), removed.Bytes())
+			require.Zero(t, freed, "names go first")
+		},
+		Freed: func(now engine.Transfer) {
+			require.GreaterOrEqual(t, now.Done, freed.Done)
+			freed = now
+		},
+	})
 	require.NoError(t, err)
+	require.Equal(t, engine.Transfer{State: engine.Completed, Done: plan.Bytes(), Total: plan.Bytes()}, freed)
 	require.Equal(t, plan.Untagged, pruned.Untagged)
 	require.Equal(t, plan.Images, pruned.Images)
 	const directory = 4096 // that of remnants, with the first of them
@@ -204,7 +218,7 @@ func TestPruneBesideOthers(t *testing.T) {
 		for ctx.Err() == nil {
 			_, err := e.PlanPrune(ctx, engine.PruneFilter{})
 			if err == nil {
-				_, err = e.Prune(ctx, engine.PruneFilter{}, nil)
+				_, err = e.Prune(ctx, engine.PruneFilter{}, engine.PruneReport{})
 			}
 			if err != nil && ctx.Err() == nil {
 				t.Errorf("prune: %v", err)
@@ -219,3 +233,49 @@ func TestPruneBesideOthers(t *testing.T) {
 	requireEmpty(t, e, "layers")
 	requireEmpty(t, e, "tmp")
 }
+
+// TestPruneWaitsForNobody: a pull that is in the middle of its last layer, and a container that runs, neither wait
+// for a prune nor lose anything by it.
+func TestPruneWaitsForNobody(t *testing.T) {
+	h := newHost(t, rootfs.Erofs)
+	reg := testenv.StartRegistry(t, testenv.RegistryOptions{})
+	first, last := gzipLayer(t, layerTar(t, 1, 100_000)), gzipLayer(t, layerTar(t, 2, 300_000))
+	remote{t, reg.Host}.pushImage("app", "v1", image.HostPlatform(), first, last)
+	proxy := testenv.StartProxy(t, reg.Host)
+	var stall sync.Once
+	stalled, goOn := make(chan struct{}), make(chan struct{})
+	proxy.ChangeBodies(func(r *http.Request, body io.Reader) io.Reader {
+		if !strings.HasSuffix(r.URL.Path, string(image.DigestBytes(last.blob))) {
+			return body
+		}
+		wait := readerFunc(func([]byte) (int, error) {
+			stall.Do(func() { close(stalled) })
+			<-goOn
+			return 0, io.EOF
+		})
+		return io.MultiReader(io.LimitReader(body, 100_000), wait, body)
+	})
+	h.importFile("box", testenv.BusyboxTar(t))
+	box := h.startBox("echo ready; read line; cat /etc/passwd")
+	pulled := make(chan error, 1)
+	go func() {
+		_, err := h.Pull(t.Context(), proxy.Host+"/app:v1", engine.PullOptions{})
+		pulled <- err
+	}()
+	<-stalled
+	for _, all := range []bool{false, true} {
+		_, err := h.Prune(t.Context(), engine.PruneFilter{All: all}, engine.PruneReport{})
+		require.NoError(t, err)
+	}
+	require.Empty(t, pulled, "it is in the middle, still")
+	box.say("go on")
+	require.Equal(t, "root:x:0:0:root:/root:/bin/sh", box.line())
+	box.end()
+	close(goOn)
+	require.NoError(t, <-pulled)
+	requireSound(t, h.Engine)
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }

@@ -52,7 +52,7 @@ func requireMended(t *testing.T, e *engine.Engine, opts engine.RepairOptions) {
 	require.Empty(t, repaired.Left)
 	require.NotEmpty(t, repaired.Mended)
 	// Nobody may need any more what is left of a layer. That goes like all that is left over.
-	_, err = e.Prune(t.Context(), engine.PruneFilter{}, nil)
+	_, err = e.Prune(t.Context(), engine.PruneFilter{}, engine.PruneReport{})
 	require.NoError(t, err)
 	requireSound(t, e)
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tarnfs/tarn/internal/atomicfile"
+	"github.com/tarnfs/tarn/internal/diskusage"
 )
 
 // Stage is a directory under tmp/ in which an object is made before it is published. It belongs to
@@ -73,10 +75,27 @@ func (s *Store) SpoolFile() (*os.File, error) {
 
 // CollectLeftovers removes what processes that died left unfinished. Commands that write to the
 // store call it; running it beside any other command is safe.
-func (s *Store) CollectLeftovers() error {
+func (s *Store) CollectLeftovers() error { return s.collectLeftovers(os.RemoveAll) }
+
+// CollectCounting is CollectLeftovers that tells, each time something is removed, how many bytes the disk has back
+// of that.
+func (s *Store) CollectCounting(ctx context.Context, freed func(bytes int64)) error {
+	return s.collectLeftovers(func(path string) error {
+		bytes, err := diskusage.Of(ctx, path)
+		if err == nil {
+			err = os.RemoveAll(path)
+		}
+		if err == nil {
+			freed(bytes)
+		}
+		return err
+	})
+}
+
+func (s *Store) collectLeftovers(remove func(path string) error) error {
 	errs := []error{s.collectPartials(time.Now()), s.collectContainers()}
 	for _, dir := range []string{dirTmp, dirImages, dirEntries, dirPins} {
-		if err := atomicfile.Collect(s.path(dir)); !errors.Is(err, fs.ErrNotExist) {
+		if err := atomicfile.CollectWith(s.path(dir), remove); !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
 	}

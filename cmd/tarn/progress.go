@@ -23,6 +23,7 @@ type progress struct {
 	push bool
 	// completed is what is said of a transfer that has come to its end, if that is no "Pull complete".
 	completed string
+	label     string // of a transfer of no blob
 
 	begin func() // looks what out is, once
 
@@ -178,7 +179,7 @@ func (p *progress) picture(now time.Time, cols, rows int) []string {
 	crowded := len(p.transfers)+1 > rows
 	for _, t := range p.transfers {
 		if !crowded || t.State == engine.Running || t.State == engine.Finishing {
-			lines = append(lines, clipLine(t.Blob.Short()+"  "+p.status(t, now, cols-14), cols))
+			lines = append(lines, clipLine(fmt.Sprintf("%-12s  %s", p.name(t), p.status(t, now, cols-14)), cols))
 		}
 	}
 	if len(lines) > rows-1 && rows > 1 {
@@ -189,6 +190,13 @@ func (p *progress) picture(now time.Time, cols, rows int) []string {
 		lines = append(lines, clipLine(line, cols))
 	}
 	return lines
+}
+
+func (p *progress) name(t *transfer) string {
+	if t.Blob == "" {
+		return p.label
+	}
+	return t.Blob.Short()
 }
 
 func clipLine(line string, cols int) string {

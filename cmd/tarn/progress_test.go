@@ -46,6 +46,16 @@ func TestProgressOnATerminal(t *testing.T) {
 	require.Contains(t, p.picture(start.Add(3*time.Second), 100, 23)[0], "Pull complete")
 }
 
+func TestProgressOfNoBlob(t *testing.T) {
+	p, _ := shownOn(100, 24)
+	p.label, p.completed = "Reclaiming", "Done"
+	p.report(engine.Transfer{State: engine.Running, Done: 25e6, Total: 100e6})
+	start := p.byBlob[""].rate.when
+	require.Regexp(t, `^Reclaiming    \[=+> +\]  25MB/100MB$`, p.picture(start, 100, 23)[0])
+	p.report(engine.Transfer{State: engine.Completed, Done: 100e6, Total: 100e6})
+	require.Equal(t, []string{"Reclaiming    Done"}, p.picture(start, 100, 23))
+}
+
 func TestProgressOnASmallTerminal(t *testing.T) {
 	p, _ := shownOn(20, 5)
 	for n := range byte(40) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 
 	"github.com/tarnfs/tarn/engine"
 	"github.com/tarnfs/tarn/internal/format"
+	"github.com/tarnfs/tarn/internal/sys"
 )
 
 func newPruneCmd(a *app) *cobra.Command {
@@ -58,7 +60,7 @@ label!=KEY[=VALUE].`,
 					return err
 				}
 			}
-			pruned, err := e.Prune(cmd.Context(), filter, func(p *engine.Pruned) { showRemoved(out, p) })
+			pruned, err := pruneStore(cmd, e, filter)
 			if err != nil {
 				return err
 			}
@@ -99,6 +101,18 @@ func showAll(cmd *cobra.Command, e *engine.Engine, filter engine.PruneFilter, vo
 		return nil
 	}
 	return showUnused(cmd, e, volumeFilter(filter))
+}
+
+// pruneStore shows on a terminal how much of the room the disk has back.
+func pruneStore(cmd *cobra.Command, e *engine.Engine, filter engine.PruneFilter) (*engine.Pruned, error) {
+	_, _, err := sys.TerminalSize(os.Stderr)
+	p := newProgress(os.Stderr, err != nil, false)
+	p.label, p.completed = "Reclaiming", "Done"
+	defer p.close()
+	return e.Prune(cmd.Context(), filter, engine.PruneReport{
+		Removed: func(pruned *engine.Pruned) { showRemoved(cmd.OutOrStdout(), pruned) },
+		Freed:   p.report,
+	})
 }
 
 // showPlan lists what will go, and what that gives.

@@ -176,7 +176,10 @@ func claim(f *os.File) (bool, error) {
 func IsTemp(name string) bool { return strings.HasPrefix(name, tempPrefix) }
 
 // Collect removes the unfinished files and directories in dir whose makers have died.
-func Collect(dir string) error {
+func Collect(dir string) error { return CollectWith(dir, os.RemoveAll) }
+
+// CollectWith is Collect that has remove remove what is at a path.
+func CollectWith(dir string, remove func(path string) error) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return fmt.Errorf("collect leftovers: %w", err)
@@ -184,13 +187,13 @@ func Collect(dir string) error {
 	var errs []error
 	for _, entry := range entries {
 		if IsTemp(entry.Name()) && (entry.Type().IsRegular() || entry.IsDir()) {
-			errs = append(errs, collect(filepath.Join(dir, entry.Name())))
+			errs = append(errs, collect(filepath.Join(dir, entry.Name()), remove))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func collect(path string) error {
+func collect(path string, remove func(path string) error) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return ignoreMissing(err)
@@ -199,7 +202,7 @@ func collect(path string) error {
 	if locked, err := sys.TryFlock(f, true); err != nil || !locked {
 		return err
 	}
-	return os.RemoveAll(path)
+	return remove(path)
 }
 
 // SyncDir waits until the disk has dir's entries.
