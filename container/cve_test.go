@@ -7,12 +7,14 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
 	"github.com/tarnfs/tarn/container"
+	"github.com/tarnfs/tarn/internal/sys"
 	"github.com/tarnfs/tarn/internal/testenv"
 )
 
@@ -315,6 +317,36 @@ func TestCVE2026_41579(t *testing.T) {
 			require.NoFileExists(t, b.path("etc/null"))
 		}
 	}
+}
+
+// While volumes are mounted into the root of a container that does not run, to copy files from it, another
+// container that has one of them exchanges a directory on the way to a mount point with a link: the
+// mount lands on the host. (The other class of "cp", CVE-2026-41567, is tested in engine.)
+//
+// Guard: as for CVE-2021-30465; View mounts only on what was opened in the root.
+func TestCVE2026_41568(t *testing.T) {
+	v := newVictim(t)
+	b := newBox(t)
+	stop := swapping(t, b, v.dir)
+	defer stop()
+	source := testenv.TempDir(t)
+	require.NoError(t, os.WriteFile(filepath.Join(source, "marker"), nil, 0o600))
+	b.mkdir("vol/dir/empty")
+	for range tries {
+		tree, err := b.view(map[string]string{"/vol/dir/empty": source})
+		if err != nil {
+			continue // exchanged at the wrong moment, and found out
+		}
+		require.Eventually(t, func() bool {
+			// What was the directory may be called link by now; a link leads to a place in the root.
+			return slices.ContainsFunc([]string{"/vol/dir", "/vol/link", v.dir}, func(dir string) bool {
+				f, err := sys.OpenInRoot(tree, dir+"/empty/marker", sys.OpenAny)
+				return err == nil && f.Close() == nil
+			})
+		}, time.Second, time.Millisecond, "the mount went elsewhere than into the container")
+		require.NoError(t, tree.Close())
+	}
+	v.untouched("mount points")
 }
 
 // A user's number that is too large for the kernel becomes another one, such as root's.

@@ -41,6 +41,8 @@ type PackOptions struct {
 	// SourceDateEpoch replaces all later modification times
 	// (https://reproducible-builds.org/specs/source-date-epoch/). nil: they stay.
 	SourceDateEpoch *time.Time
+	// Owner changes the owners that the tar says; nil: they stay.
+	Owner func(uid, gid uint32) (uint32, uint32)
 	// Exclude names paths from the root ("etc/hosts") that are left out with all below them.
 	Exclude []string
 }

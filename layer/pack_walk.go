@@ -86,6 +86,8 @@ func (l *level) lowerHas(name string) (bool, error) {
 type walk struct {
 	merged  *os.File
 	exclude map[string]bool
+	// mounts: what is mounted below belongs to the tree, but for the kernel's own file systems.
+	mounts bool
 	// tellHidden: visit what opaque and replaced directories hide.
 	tellHidden bool
 }
@@ -190,7 +192,11 @@ func (w *walk) hidden(l *level, present []string, visit func(*step) error) error
 // name visits one name, and all below it.
 func (w *walk) name(ctx context.Context, s *step, visit func(*step) error) error {
 	l := s.parent
-	handle, err := sys.OpenBeneath(l.dir, s.name, sys.OpenNoFollow)
+	open := sys.OpenBeneath
+	if w.mounts {
+		open = sys.OpenWithoutLinks
+	}
+	handle, err := open(l.dir, s.name, sys.OpenNoFollow)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil // removed meanwhile
@@ -200,6 +206,17 @@ func (w *walk) name(ctx context.Context, s *step, visit func(*step) error) error
 		return err
 	}
 	defer handle.Close()
+	return w.handle(ctx, s, handle, visit)
+}
+
+// handle visits the file of one name, and all below it.
+func (w *walk) handle(ctx context.Context, s *step, handle *os.File, visit func(*step) error) error {
+	l := s.parent
+	if w.mounts {
+		if kernels, err := sys.IsKernelFS(handle); err != nil || kernels {
+			return err
+		}
+	}
 	found, err := describe(handle, l.plain)
 	if err != nil {
 		return fmt.Errorf("%q: %w", "/"+s.path, err)

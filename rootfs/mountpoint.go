@@ -72,13 +72,29 @@ func Unmount(path string) error {
 // LiveRoot gives the root file system of a running container as a mount attached nowhere: what
 // the process pid sees at /, without what is mounted below it. It is the container's own
 // overlay, so it is right at every moment, and writable if the container's is.
-func LiveRoot(pid int) (*os.File, error) {
+func LiveRoot(pid int) (*os.File, error) { return cloneRoot(pid, false) }
+
+// LiveTree is [LiveRoot] with all that is mounted below it, as it is at this moment: what the container
+// mounts or unmounts later does not come to it.
+func LiveTree(pid int) (*os.File, error) {
+	tree, err := cloneRoot(pid, true)
+	if err != nil {
+		return nil, err
+	}
+	if err := sys.SetMountAttr(tree, true, 0, 0, sys.PropagationPrivate); err != nil {
+		drop(tree)
+		return nil, err
+	}
+	return tree, nil
+}
+
+func cloneRoot(pid int, recursive bool) (*os.File, error) {
 	process, err := sys.PidFD(pid)
 	if err != nil {
 		return nil, fmt.Errorf("root of process %d: %w", pid, err)
 	}
 	defer drop(process)
-	root, err := sys.CloneRoot(process)
+	root, err := sys.CloneRoot(process, recursive)
 	if err != nil {
 		return nil, fmt.Errorf("root of process %d: %w", pid, err)
 	}

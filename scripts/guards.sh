@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Shows that the tests of ways out of containers (container/cve_test.go) can fail: each is run on a copy
+# Shows that the tests of ways out of containers (container/cve_test.go, engine/cp_test.go) can fail: each is run on a copy
 # of the tree with one of its guards taken away, and must fail there. Needs root, as the tests do.
 #
 #   scripts/guards.sh [TEST]    all, or those of one test
@@ -12,19 +12,19 @@ git ls-files -z | tar --null --no-recursion --files-from=- --ignore-failed-read 
 cd "$copy"
 bad=0
 
-# without TEST FILE EXPRESSION: the expression, of perl, takes the guard away.
+# without TEST FILE EXPRESSION [PACKAGE]: the expression, of perl, takes the guard away.
 without() {
-  local test=$1 file=$2 expression=$3 output
+  local test=$1 file=$2 expression=$3 package=${4:-./container} output
   if [ -n "${only:-}" ] && [ "$only" != "$test" ]; then return; fi
   cp "$file" saved
   perl -0pi -e "$expression" "$file"
   if cmp -s "$file" saved; then
     echo "guards: $test: there is no such guard in $file any more: $expression" >&2
     bad=1
-  elif ! output=$(go vet ./container ./internal/sys 2>&1); then
+  elif ! output=$(go vet "$package" ./internal/sys 2>&1); then
     echo "guards: $test: without its guard in $file nothing builds: $output" >&2
     bad=1
-  elif output=$(go test ./container -count=1 -run "^$test\$" 2>&1); then
+  elif output=$(go test "$package" -count=1 -run "^$test\$" 2>&1); then
     echo "guards: $test passes without its guard in $file: $expression" >&2
     bad=1
   else
@@ -50,6 +50,19 @@ without TestCVE2025_52881 internal/sys/inroot.go 's/RESOLVE_BENEATH\|unix\.RESOL
 without TestCVE2025_52881 container/sysctl.go "$procfs"
 without TestCVE2025_52881 container/attributes.go "$procfs"
 without TestCVE2026_41579 container/mounts.go 's/if dest == "\/dev" \{/if dest == "nowhere" {/'
+without TestCVE2026_41567 engine/cp.go 's/stream, _, err := decompress\(opts\.Stdin\)/stream, err := inContainer(to.root, opts.Stdin)/; s/import \(/import (\n\t"os\/exec"\n\t"syscall"/; s/\z/
+func inContainer(root *os.File, in io.Reader) (io.ReadCloser, error) {
+	c := exec.Command("gzip", "-dc")
+	c.Path, c.Stdin, c.SysProcAttr = "\/bin\/gzip", in, &syscall.SysProcAttr{Chroot: sys.FDPath(root)}
+	out, err := c.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	return out, c.Start()
+}
+/' ./engine
+without TestCVE2026_41567 engine/cp.go 's/Follow: dest\.container != ""/Follow: true/; s/target\.Root, target\.Dir = opened, "\."/target.Dir = dir/' ./engine
+without TestCVE2026_41568 internal/sys/inroot.go "$in_root"
 without TestCVE2024_40635 container/user.go 's/id < 0 \|\| id > maxID/id < 0 \&\& id > maxID/'
 without TestCVE2024_9676 internal/sys/inroot.go "$in_root"
 exit "$bad"

@@ -94,6 +94,7 @@ func addCommands(root *cobra.Command, a *app) {
 		newDiffCmd(a),
 		newCommitCmd(a),
 		newExportCmd(a),
+		newCpCmd(a),
 		newImagesCmd(a),
 		newImportCmd(a),
 		newLoadCmd(a),

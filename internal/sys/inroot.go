@@ -93,6 +93,11 @@ func ChownEntry(dir *os.File, name string, uid, gid int) error {
 	return pathError("chown", name, unix.Fchownat(int(dir.Fd()), name, uid, gid, unix.AT_SYMLINK_NOFOLLOW))
 }
 
+// RemoveEntry removes name, which is no directory, from dir.
+func RemoveEntry(dir *os.File, name string) error {
+	return pathError("unlink", name, unix.Unlinkat(int(dir.Fd()), name, 0))
+}
+
 // RemoveEntryDir removes the empty directory name in dir.
 func RemoveEntryDir(dir *os.File, name string) error {
 	return pathError("rmdir", name, unix.Unlinkat(int(dir.Fd()), name, unix.AT_REMOVEDIR))

@@ -22,16 +22,16 @@ func UnshareMounts() error {
 }
 
 // CloneRoot gives a bind mount, attached nowhere, of the root of the mount namespace that the
-// process behind pidfd (see [os.Process.WithHandle] or pidfd_open(2)) lives in; without the
-// mounts below it. Entering the namespace happens on a thread that ends right after.
-func CloneRoot(pidfd *os.File) (*os.File, error) {
+// process behind pidfd (see [os.Process.WithHandle] or pidfd_open(2)) lives in; with recursive also of the
+// mounts below it, as they are now. Entering the namespace happens on a thread that ends right after.
+func CloneRoot(pidfd *os.File, recursive bool) (*os.File, error) {
 	type result struct {
 		root *os.File
 		err  error
 	}
 	done := make(chan result)
 	OnOwnThread(func() {
-		root, err := cloneRootHere(int(pidfd.Fd()))
+		root, err := cloneRootHere(int(pidfd.Fd()), recursive)
 		done <- result{root, err}
 	})
 	r := <-done
@@ -39,7 +39,7 @@ func CloneRoot(pidfd *os.File) (*os.File, error) {
 }
 
 // cloneRootHere changes the calling thread for good.
-func cloneRootHere(pidfd int) (*os.File, error) {
+func cloneRootHere(pidfd int, recursive bool) (*os.File, error) {
 	// Threads of a process share root and working directory, and setns refuses to change those of others.
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return nil, fmt.Errorf("unshare root directory: %w", err)
@@ -47,7 +47,11 @@ func cloneRootHere(pidfd int) (*os.File, error) {
 	if err := unix.Setns(pidfd, unix.CLONE_NEWNS); err != nil {
 		return nil, fmt.Errorf("enter mount namespace: %w", err)
 	}
-	fd, err := unix.OpenTree(unix.AT_FDCWD, "/", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
+	if recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	fd, err := unix.OpenTree(unix.AT_FDCWD, "/", flags)
 	if err != nil {
 		return nil, fmt.Errorf("open_tree: %w", err)
 	}
