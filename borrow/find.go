@@ -111,6 +111,8 @@ type finder struct {
 	budget   int64     // blocks that may still be compared
 	in       *bufio.Reader
 
+	one, other [64 * holes.BlockSize]byte // what is compared within the tar
+
 	segments []segment // ascending only when all are found
 	ids      []holes.TarID
 	files    []*os.File // of ids

@@ -54,13 +54,12 @@ func (f *finder) same(one, other, count uint32) (bool, error) {
 		return io.NewSectionReader(f.tar, int64(at)*holes.BlockSize, int64(count)*holes.BlockSize)
 	}
 	a, b := reader(one), reader(other)
-	var bufs [2][64 * holes.BlockSize]byte
 	for {
-		n, err := io.ReadFull(a, bufs[0][:])
-		if _, otherErr := io.ReadFull(b, bufs[1][:n]); otherErr != nil && n > 0 {
+		n, err := io.ReadFull(a, f.one[:])
+		if _, otherErr := io.ReadFull(b, f.other[:n]); otherErr != nil && n > 0 {
 			return false, fmt.Errorf("compare within the layer: %w", otherErr)
 		}
-		if !bytes.Equal(bufs[0][:n], bufs[1][:n]) {
+		if !bytes.Equal(f.one[:n], f.other[:n]) {
 			return false, nil
 		}
 		switch err {

@@ -28,21 +28,34 @@ const (
 
 // decompress gives what r is the compressed form of: gzip, zstd, or r itself if it is neither. The
 // result must be closed; that does not close r.
-func decompress(r io.Reader) (io.ReadCloser, compression, error) {
-	buffered := bufio.NewReaderSize(r, 256<<10)
-	magic, err := buffered.Peek(6)
-	if err != nil && !errors.Is(err, io.EOF) {
+func decompress(r io.Reader) (io.ReadCloser, compression, error) { return decompressAs(r, false) }
+
+// decompressVerified is decompress for a tar whose digest is verified: a zstd stream's own checksum is
+// not computed as well. (gzip's cannot be left out.)
+func decompressVerified(r io.Reader) (io.ReadCloser, compression, error) {
+	return decompressAs(r, true)
+}
+
+func decompressAs(r io.Reader, verified bool) (io.ReadCloser, compression, error) {
+	magic := make([]byte, 6)
+	n, err := io.ReadFull(r, magic)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return nil, uncompressed, err
 	}
+	magic = magic[:n]
+	whole := io.MultiReader(bytes.NewReader(magic), r)
 	switch {
 	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
-		zr, err := gzip.NewReader(buffered)
+		zr, err := gzip.NewReader(bufio.NewReaderSize(whole, 256<<10))
 		if err != nil {
 			return nil, compressedGzip, fmt.Errorf("gzip: %w", err)
 		}
 		return named{ReadCloser: zr, name: "gzip"}, compressedGzip, nil
 	case bytes.HasPrefix(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}), isSkippableFrame(magic):
-		zr, err := zstd.NewReader(buffered, zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderLowmem(true))
+		// One goroutine decodes in one step what several would in three, with a fifth less of work: what reads
+		// the result keeps the other processors busy.
+		zr, err := zstd.NewReader(whole, zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderLowmem(true),
+			zstd.WithDecoderConcurrency(1), zstd.IgnoreChecksum(verified))
 		if err != nil {
 			return nil, compressedZstd, fmt.Errorf("zstd: %w", err)
 		}
@@ -52,7 +65,7 @@ func decompress(r io.Reader) (io.ReadCloser, compression, error) {
 	case bytes.HasPrefix(magic, []byte("\xfd7zXZ\x00")):
 		return nil, uncompressed, fmt.Errorf("%w: xz (decompress it first: xz -dc)", ErrCompression)
 	default:
-		return io.NopCloser(buffered), uncompressed, nil
+		return io.NopCloser(whole), uncompressed, nil
 	}
 }
 

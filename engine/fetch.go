@@ -138,7 +138,7 @@ func (f *layerFetch) stream(ctx context.Context, partial *store.Partial) (*stage
 		func(s *fanout.Stream) error {
 			// An error here does not end the download: the digest of the whole says whether the blob is
 			// not what was asked for, or is and cannot be read.
-			staged, tarErr = f.engine.stageTarLimit(ctx, s, f.engine.layerLimit(f.want.Size))
+			staged, tarErr = f.engine.stageKnownTar(ctx, s, f.engine.layerLimit(f.want.Size))
 			return nil
 		},
 	)

@@ -69,12 +69,18 @@ func (l *stagedLayer) publish(lock *store.Lock) error {
 // stageTar takes in one layer's tar, compressed or not. Reading, hashing, writing and indexing go on
 // at once, with a few megabytes between them; nothing is read twice.
 func (e *Engine) stageTar(ctx context.Context, r io.Reader) (*stagedLayer, error) {
-	return e.stageTarLimit(ctx, r, maxLayerSize)
+	tar, _, err := decompress(r)
+	if err != nil {
+		return nil, err
+	}
+	defer tar.Close()
+	return e.stagePlain(ctx, tar, maxLayerSize)
 }
 
-// stageTarLimit takes no more than limit bytes of uncompressed tar.
-func (e *Engine) stageTarLimit(ctx context.Context, r io.Reader, limit int64) (*stagedLayer, error) {
-	tar, _, err := decompress(r)
+// stageKnownTar is stageTar for one whose diffID the caller knows, and compares: of no more than limit
+// bytes when it is uncompressed.
+func (e *Engine) stageKnownTar(ctx context.Context, r io.Reader, limit int64) (*stagedLayer, error) {
+	tar, _, err := decompressVerified(r)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +88,7 @@ func (e *Engine) stageTarLimit(ctx context.Context, r io.Reader, limit int64) (*
 	return e.stagePlain(ctx, tar, limit)
 }
 
-// stagePlain is stageTarLimit for a tar that is not compressed, whatever it begins with.
+// stagePlain is stageTar for a tar that is not compressed, whatever it begins with.
 func (e *Engine) stagePlain(ctx context.Context, tar io.Reader, limit int64) (*stagedLayer, error) {
 	stage, err := e.Store.StageLayer()
 	if err != nil {
@@ -121,6 +127,9 @@ func (e *Engine) fill(ctx context.Context, l *stagedLayer, tar io.Reader, limit 
 		return err
 	}
 	l.diffID, l.size = image.DigestSum(sum), out.written
+	if err := out.flush(); err != nil {
+		return err
+	}
 	if err := l.stage.WriteSums(&sums); err != nil {
 		return err
 	}
@@ -130,9 +139,9 @@ func (e *Engine) fill(ctx context.Context, l *stagedLayer, tar io.Reader, limit 
 	return l.stage.Sync()
 }
 
-// hashTar reads a layer's tar, compressed or not, and writes nothing.
+// hashTar is stageKnownTar that writes nothing.
 func (e *Engine) hashTar(ctx context.Context, r io.Reader, limit int64) (*stagedLayer, error) {
-	tar, _, err := decompress(r)
+	tar, _, err := decompressVerified(r)
 	if err != nil {
 		return nil, err
 	}
@@ -178,12 +187,17 @@ func (w *earlyWriter) Write(p []byte) (int, error) {
 	}
 	n, err := w.file.WriteAt(p, w.written)
 	w.written += int64(n)
-	if err != nil || w.written-w.started < writebackStep {
-		return n, err
+	if err == nil && w.written-w.started >= writebackStep {
+		err = w.flush()
 	}
-	err = sys.StartWriteback(w.file, w.started, w.written-w.started)
-	w.started = w.written
 	return n, err
+}
+
+// flush begins with what there is, and does not wait for it.
+func (w *earlyWriter) flush() error {
+	err := sys.StartWriteback(w.file, w.started, w.written-w.started)
+	w.started = w.written
+	return err
 }
 
 // stageBlob takes in a layer as a manifest has it, and checks it against manifest and config: the
@@ -193,7 +207,7 @@ func (w *earlyWriter) Write(p []byte) (int, error) {
 // What the store has is not written again, but read and checked like the rest: a config that lies
 // about its blobs must not get a layer of another image for them.
 func (e *Engine) stageBlob(ctx context.Context, r io.Reader, want image.Descriptor, diffID image.Digest) (*stagedLayer, error) {
-	take := e.stageTarLimit
+	take := e.stageKnownTar
 	if e.Store.HasLayer(diffID) {
 		take = e.hashTar
 	}

@@ -85,11 +85,11 @@ func (ls *LayerStage) borrow(m *holes.Map, lenders []*os.File) (*holes.Tar, erro
 	} else if err != nil {
 		return nil, err
 	}
-	take := ls.punch
-	if m.Packed {
-		take = ls.pack
+	arrange := ls.pack
+	if !m.Packed {
+		arrange = ls.leave
 	}
-	if err := take(m); errors.Is(err, sys.ErrNoPunch) {
+	if err := arrange(m); errors.Is(err, sys.ErrNoPunch) {
 		return holes.Plain(ls.Tar)
 	} else if err != nil {
 		return nil, err
@@ -119,9 +119,18 @@ func (ls *LayerStage) pack(m *holes.Map) error {
 	return errors.Join(out.Flush(), os.Remove(whole.Name()))
 }
 
-// punch makes holes of what is borrowed: of all blocks of the disk that lie in it.
+// leave lets the bytes lie where they are: what is borrowed is punched when the disk has the file.
+func (ls *LayerStage) leave(*holes.Map) error {
+	if err := sys.CanPunch(ls.Tar); err != nil {
+		return err
+	}
+	return ls.renameTar()
+}
+
+// punch makes holes of what is borrowed: of all blocks of the disk that lie in it. Nobody reads them, so
+// that it is all the same when the disk has that.
 func (ls *LayerStage) punch(m *holes.Map) error {
-	err := sys.PunchHoles(ls.Tar, func(yield func(sys.Range) bool) {
+	return sys.PunchHoles(ls.Tar, func(yield func(sys.Range) bool) {
 		end := int64(0)
 		for own := range m.Own() {
 			if !yield(sys.Range{Offset: end, Length: own.Offset - end}) {
@@ -131,10 +140,6 @@ func (ls *LayerStage) punch(m *holes.Map) error {
 		}
 		yield(sys.Range{Offset: end, Length: m.Size - end})
 	})
-	if err != nil {
-		return err
-	}
-	return ls.renameTar()
 }
 
 // renameTar says by its name that the file is no tar.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 
 	"github.com/tarnfs/tarn/holes"
 	"github.com/tarnfs/tarn/image"
@@ -166,11 +167,20 @@ func (ls *LayerStage) Sync() error {
 			return fmt.Errorf("stage a layer: %w", err)
 		}
 	}
-	// What a power cut damages of the derived files is no loss.
-	for _, f := range files {
-		if err := f.Sync(); err != nil {
-			return fmt.Errorf("stage a layer: %w", err)
-		}
+	// What a power cut damages of the derived files is no loss. At once, for then it is one transaction of
+	// the file system's journal.
+	errs := make([]error, len(files))
+	var syncs sync.WaitGroup
+	for i, f := range files {
+		syncs.Go(func() { errs[i] = f.Sync() })
+	}
+	syncs.Wait()
+	err := errors.Join(errs...)
+	if err == nil && ls.holes != nil && !ls.holes.Packed {
+		err = ls.punch(ls.holes) // now, since what the disk has not got yet would be waited for, hole by hole
+	}
+	if err != nil {
+		return fmt.Errorf("stage a layer: %w", err)
 	}
 	ls.synced = true
 	return ls.closeFiles()

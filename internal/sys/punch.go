@@ -32,6 +32,21 @@ func PunchHoles(f *os.File, stretches iter.Seq[Range]) error {
 	return nil
 }
 
+// CanPunch gives the error that PunchHoles of f would give, ErrNoPunch for one, and takes nothing: it punches
+// behind the end.
+func CanPunch(f *os.File) error {
+	defer runtime.KeepAlive(f)
+	block, err := BlockSize(f)
+	if err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	return pathError("punch holes in", f.Name(), punch(int(f.Fd()), (info.Size()+block-1)/block*block, block))
+}
+
 // BlockSize gives the size of the blocks in which a file lies on the disk.
 func BlockSize(f *os.File) (int64, error) {
 	defer runtime.KeepAlive(f)
