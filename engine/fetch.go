@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/tarnfs/tarn/image"
 	"github.com/tarnfs/tarn/internal/fanout"
 	"github.com/tarnfs/tarn/registry"
@@ -17,6 +19,7 @@ type layerFetch struct {
 	engine *Engine
 	repo   *registry.Repository
 	pins   *store.Pins
+	proofs *pairProofs
 	report Report
 	want   image.Descriptor
 	diffID image.Digest
@@ -32,7 +35,7 @@ func (f *layerFetch) tell(state TransferState) {
 
 // run makes sure that the layer is in the store, with the compressed form that the manifest names.
 func (f *layerFetch) run(ctx context.Context) (err error) {
-	if there, err := f.pin(ctx); there || err != nil {
+	if there, err := f.local(ctx); there || err != nil {
 		return err
 	}
 	partial, err := f.engine.Store.Partial(ctx, f.want.Digest)
@@ -41,30 +44,70 @@ func (f *layerFetch) run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, partial.Close()) }()
 	// Another process may have fetched it while this one waited.
-	if there, err := f.pin(ctx); there || err != nil {
+	if there, err := f.local(ctx); there || err != nil {
 		return err
 	}
 	return f.fetch(ctx, partial)
 }
 
-// pin keeps the layer from being swept if it is there, or from when it will be, and tells whether it is.
-// A layer with the right diffID but not known to be what the blob holds has to be fetched: the
-// manifest may pair them wrongly.
-func (f *layerFetch) pin(ctx context.Context) (there bool, err error) {
+// local keeps the layer from being swept if it is there, or from when it will be, and tells whether it is.
+// If all there is is the blob, or a layer that is not known to be what the blob holds, for the manifest may pair them
+// wrongly, the blob is read here instead of being fetched.
+func (f *layerFetch) local(ctx context.Context) (there bool, err error) {
+	there, blob, err := f.pin(ctx)
+	if err == nil && !there && blob {
+		there, err = f.takeBlob(ctx)
+	}
+	if there && err == nil {
+		f.tell(Exists)
+	}
+	return there, err
+}
+
+// pin pins what is to be there. there: all is, blob: the blob is.
+func (f *layerFetch) pin(ctx context.Context) (there, blob bool, err error) {
 	lock, err := f.engine.Store.Shared(ctx)
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
 	defer func() { err = errors.Join(err, lock.Unlock()) }()
 	if err := f.pins.Add(lock, f.diffID, f.want.Digest); err != nil {
+		return false, false, err
+	}
+	blob = f.engine.Store.HasBlob(f.want.Digest)
+	if !f.engine.Store.HasLayer(f.diffID) {
+		return false, blob, nil
+	}
+	if f.isTar() || f.engine.reproducible(f.want.Digest, f.diffID) {
+		return true, blob, nil
+	}
+	there = blob
+	if there {
+		there, err = f.proofs.has(layerPair{f.want.Digest, f.diffID})
+	}
+	return there, blob, err
+}
+
+// takeBlob reads the blob that the store has. One that is damaged is of no use; it is fetched again.
+func (f *layerFetch) takeBlob(ctx context.Context) (taken bool, err error) {
+	blob, err := f.engine.Store.OpenBlob(f.want.Digest)
+	if err != nil {
 		return false, err
 	}
-	there = f.engine.Store.HasLayer(f.diffID) && (f.isTar() ||
-		f.engine.Store.HasBlob(f.want.Digest) || f.engine.reproducible(f.want.Digest, f.diffID))
-	if there {
-		f.tell(Exists)
+	defer blob.Close()
+	staged, err := f.engine.stageBlob(ctx, blob, f.want, f.diffID)
+	switch {
+	case errors.Is(err, ErrDiffID), ctx.Err() != nil:
+		return false, err
+	case err != nil:
+		return false, nil
 	}
-	return there, nil
+	lock, err := f.engine.Store.Shared(ctx)
+	if err != nil {
+		return false, errors.Join(err, staged.abort())
+	}
+	err = errors.Join(staged.publish(lock), lock.Unlock(), staged.abort())
+	return err == nil, err
 }
 
 // fetch goes on with what is there. If that turns out to be damaged, as it may be after a power cut, it
@@ -169,15 +212,15 @@ func (f *layerFetch) publish(ctx context.Context, partial *store.Partial, staged
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Unlock()) }()
-	if err := staged.publish(lock); err != nil {
-		return err
-	}
-	if f.isTar() {
-		err = partial.Discard()
-	} else {
-		err = partial.Publish(lock)
-	}
-	if err == nil {
+	var parts errgroup.Group // one transaction of the file system's journal
+	parts.Go(func() error { return staged.publish(lock) })
+	parts.Go(func() error {
+		if f.isTar() {
+			return partial.Discard()
+		}
+		return partial.Publish(lock)
+	})
+	if err = parts.Wait(); err == nil {
 		f.tell(Completed)
 	}
 	return err

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,8 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/tarnfs/tarn/image"
 	"github.com/tarnfs/tarn/store"
 )
@@ -18,17 +21,21 @@ import (
 type draft struct {
 	config    []byte
 	manifest  []byte
-	index     []byte            // that the manifest was chosen from, if it was
-	names     []image.Reference // without any, the image is kept without a name
-	made      bool              // the manifest is of our making
-	exactName string            // a canonical name with tag or digest, instead of names
-	layers    []image.Digest    // all that it needs
-	staged    []*stagedLayer    // those of them that are not in the store
+	index     []byte             // that the manifest was chosen from, if it was
+	names     []image.Reference  // without any, the image is kept without a name
+	made      bool               // the manifest is of our making
+	exactName string             // a canonical name with tag or digest, instead of names
+	layers    []image.Digest     // all that it needs
+	staged    []*stagedLayer     // those of them that are not in the store
+	documents []*store.BlobStage // config, manifest and index, if they were staged
 }
 
-// abort drops the layers that were not published.
+// abort drops the layers and documents that were not published.
 func (d *draft) abort() error {
 	var errs []error
+	for _, document := range d.documents {
+		errs = append(errs, document.Abort())
+	}
 	for _, staged := range d.staged {
 		errs = append(errs, staged.abort())
 	}
@@ -55,6 +62,13 @@ func (e *Engine) publishLocked(lock *store.Lock, d *draft) (store.Image, error) 
 		}
 	}
 	if err := e.complete(d); err != nil {
+		return store.Image{}, err
+	}
+	var documents errgroup.Group // one transaction of the file system's journal
+	for _, document := range d.documents {
+		documents.Go(func() error { return document.Publish(lock) })
+	}
+	if err := documents.Wait(); err != nil {
 		return store.Image{}, err
 	}
 	id, err := e.Store.PutBlob(lock, d.config)
@@ -96,6 +110,21 @@ func (e *Engine) keepUnnamed(lock *store.Lock, img store.Image) error {
 		return nil
 	}
 	return e.Store.SetImage(lock, img)
+}
+
+// stageDocuments puts the image's documents on the disk while its layers still come.
+func (e *Engine) stageDocuments(d *draft) error {
+	for _, document := range [][]byte{d.config, d.manifest, d.index} {
+		if document == nil {
+			continue
+		}
+		staged, err := e.Store.StageBlob(bytes.NewReader(document), image.DigestBytes(document), int64(len(document)))
+		if err != nil {
+			return err
+		}
+		d.documents = append(d.documents, staged)
+	}
+	return nil
 }
 
 // complete checks that all the image needs is there, while the lock keeps it from being removed.

@@ -159,7 +159,18 @@ func (e *Engine) fetch(ctx context.Context, repo *registry.Repository, remote *r
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, pins.Release()) }()
-	if err := e.fetchLayers(ctx, repo, remote, pins, opts.Report); err != nil {
+	draft := &draft{
+		config: remote.rawConfig, manifest: remote.document.Raw, layers: remote.config.RootFS.DiffIDs,
+		exactName: keptName(remote.ref),
+	}
+	if remote.index != nil {
+		draft.index = remote.index.Raw
+	}
+	defer func() { err = errors.Join(err, draft.abort()) }()
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.Go(func() error { return e.stageDocuments(draft) })
+	group.Go(func() error { return e.fetchLayers(groupCtx, repo, remote, pins, opts.Report) })
+	if err := group.Wait(); err != nil {
 		return nil, fmt.Errorf("pull %s: %w", remote.ref.Familiar(), err)
 	}
 	companions := 0
@@ -167,13 +178,6 @@ func (e *Engine) fetch(ctx context.Context, repo *registry.Repository, remote *r
 		if companions, err = e.fetchCompanions(ctx, repo, remote, pins); err != nil {
 			return nil, fmt.Errorf("pull what is about %s: %w", remote.ref.Familiar(), err)
 		}
-	}
-	draft := &draft{
-		config: remote.rawConfig, manifest: remote.document.Raw, layers: remote.config.RootFS.DiffIDs,
-		exactName: keptName(remote.ref),
-	}
-	if remote.index != nil {
-		draft.index = remote.index.Raw
 	}
 	img, err := e.publish(ctx, draft)
 	if err != nil {
@@ -204,9 +208,10 @@ func (e *Engine) fetchLayers(ctx context.Context, repo *registry.Repository, rem
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(pulledAtOnce)
+	proofs := e.newPairProofs()
 	for _, l := range layers {
 		group.Go(func() error {
-			f := &layerFetch{engine: e, repo: repo, pins: pins, report: report, want: l.want, diffID: l.diffID}
+			f := &layerFetch{engine: e, repo: repo, pins: pins, proofs: proofs, report: report, want: l.want, diffID: l.diffID}
 			return f.run(ctx)
 		})
 	}
@@ -218,9 +223,6 @@ type layerOf struct {
 	want   image.Descriptor
 	diffID image.Digest
 }
-
-// layerPair says that a blob holds a layer's tar.
-type layerPair struct{ blob, diffID image.Digest }
 
 // distinctLayers leaves out repetitions: an image may have the same layer twice.
 func distinctLayers(manifest *image.Manifest, config *image.Config) []layerOf {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -168,10 +169,10 @@ func TestPullRefusesLies(t *testing.T) {
 			}
 		})
 	}
+	shared := gzipLayer(t, other)
 	t.Run("a lie does not poison a layer that others share", func(t *testing.T) {
 		proxy.ChangeBodies(nil)
 		e := newEngine(t)
-		shared := gzipLayer(t, other)
 		r.pushImage("shared", "latest", image.HostPlatform(), shared)
 		_, err := e.Pull(t.Context(), proxy.Host+"/shared", engine.PullOptions{})
 		require.NoError(t, err)
@@ -179,6 +180,66 @@ func TestPullRefusesLies(t *testing.T) {
 		require.ErrorIs(t, err, engine.ErrDiffID, "even though a layer of that diffID is here")
 		requireLayer(t, e, other)
 	})
+	t.Run("nor do two layers that are here pass for each other", func(t *testing.T) {
+		proxy.ChangeBodies(nil)
+		e := newEngine(t)
+		for _, name := range []string{"good", "shared"} {
+			_, err := e.Pull(t.Context(), proxy.Host+"/"+name, engine.PullOptions{})
+			require.NoError(t, err)
+		}
+		_, err := e.Pull(t.Context(), proxy.Host+"/lying", engine.PullOptions{})
+		require.ErrorIs(t, err, engine.ErrDiffID, "blob and layer are here, but not of each other")
+		require.ErrorContains(t, err, string(image.DigestBytes(tar)))
+		require.ErrorContains(t, err, string(image.DigestBytes(other)))
+		_, err = e.Image(proxy.Host + "/lying")
+		require.ErrorIs(t, err, engine.ErrNoImage)
+		for _, content := range [][]byte{tar, other} {
+			requireLayer(t, e, content)
+		}
+		// What is true of them is believed without a look at the bytes, and nothing is fetched again.
+		r.pushImage("both", "latest", image.HostPlatform(), good, shared)
+		_ = proxy.Requests()
+		_, err = e.Pull(t.Context(), proxy.Host+"/both", engine.PullOptions{})
+		require.NoError(t, err)
+		require.Len(t, proxy.Requests(), 2, "manifest and config")
+	})
+}
+
+// A pull that ended between its layers left some of them: they are read again here, not fetched again.
+func TestPullProvesWhatItFinds(t *testing.T) {
+	reg := testenv.StartRegistry(t, testenv.RegistryOptions{})
+	proxy := testenv.StartProxy(t, reg.Host)
+	tar := layerTar(t, 1, 1<<20)
+	layer := gzipLayer(t, tar)
+	blob := image.DigestBytes(layer.blob)
+	remote{t, reg.Host}.pushImage("app", "latest", image.HostPlatform(), layer)
+	for name, harm := range map[string]func(e *engine.Engine, blobPath, layerDir string){
+		"layer and blob": func(*engine.Engine, string, string) {},
+		"the blob alone": func(_ *engine.Engine, _, dir string) { require.NoError(t, os.RemoveAll(dir)) },
+		"a damaged blob": func(_ *engine.Engine, path, dir string) {
+			require.NoError(t, os.RemoveAll(dir))
+			require.NoError(t, os.WriteFile(path, append(layer.blob[:len(layer.blob)/2:len(layer.blob)/2], 1), 0o600))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newEngine(t)
+			_, err := e.Pull(t.Context(), proxy.Host+"/app", engine.PullOptions{})
+			require.NoError(t, err)
+			require.NoError(t, os.RemoveAll(filepath.Join(e.Store.Root(), "images")))
+			require.NoError(t, os.Mkdir(filepath.Join(e.Store.Root(), "images"), 0o700))
+			blobPath := filepath.Join(e.Store.Root(), "blobs", "sha256", blob.Hex())
+			harm(e, blobPath, filepath.Join(e.Store.Root(), "layers", image.DigestBytes(tar).Hex()))
+			_ = proxy.Requests()
+			_, err = e.Pull(t.Context(), proxy.Host+"/app", engine.PullOptions{})
+			require.NoError(t, err)
+			requireLayer(t, e, tar)
+			kept, err := os.ReadFile(blobPath)
+			require.NoError(t, err)
+			require.Equal(t, blob, image.DigestBytes(kept))
+			fetched := slices.Contains(proxy.Requests(), "GET /v2/app/blobs/"+string(blob))
+			require.Equal(t, name == "a damaged blob", fetched)
+		})
+	}
 }
 
 func TestPullOfNothing(t *testing.T) {

@@ -59,6 +59,7 @@ func (e *Engine) Push(ctx context.Context, name, to string, opts PushOptions) (_
 		return nil, err
 	}
 	defer p.repo.Close()
+	defer func() { err = errors.Join(err, p.records.Wait()) }()
 	manifest, mediaType, err := p.layersAndConfig(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("push %s: %w", p.ref.Familiar(), err)
@@ -99,6 +100,7 @@ type push struct {
 	made       bool
 	source     image.Reference                    // the image's own name; zero if it has none
 	mounts     map[image.Digest][]image.Reference // repositories of the registry that may have a blob
+	records    errgroup.Group                     // writes down what was compressed, while the rest is sent
 }
 
 func (e *Engine) newPush(ctx context.Context, name, to string, pins *store.Pins, opts PushOptions) (_ *push, err error) {

@@ -128,7 +128,9 @@ func (p *push) compressedLayer(ctx context.Context, l image.Descriptor, diffID i
 	}
 	p.report.tell(Transfer{Blob: l.Digest, State: Completed, Done: d.Size, Total: d.Size})
 	d.Annotations = l.Annotations
-	return d, p.engine.keepRecipe(ctx, store.Recipe{Blob: d.Digest, Size: d.Size, DiffID: diffID, Compressor: p.compressor.String()})
+	recipe := store.Recipe{Blob: d.Digest, Size: d.Size, DiffID: diffID, Compressor: p.compressor.String()}
+	p.records.Go(func() error { return p.engine.keepRecipe(context.WithoutCancel(ctx), recipe) })
+	return d, nil
 }
 
 // compressing is a layer that is being compressed into a file without a name.
