@@ -36,19 +36,53 @@ func rootsFigure(ctx context.Context, lab *Lab) ([]Row, error) {
 	if err != nil {
 		return nil, err
 	}
-	theirs, err := podmanDisk(ctx, lab, tars)
+	podman, err := podmanDisk(ctx, lab, tars)
+	if err != nil {
+		return nil, err
+	}
+	docker, err := dockerDisk(ctx, lab, tars)
 	if err != nil {
 		return nil, err
 	}
 	row := Row{
-		Work:     fmt.Sprintf("%d Debian roots on the disk, of %s of unique file contents", len(tars), Bytes.format(unique)),
-		Measured: fmt.Sprintf("tarn %s, podman %s (%.2f x)", Bytes.format(ours), Bytes.format(theirs), theirs/unique),
+		Work: fmt.Sprintf("%d Debian roots on the disk, of %s of unique file contents", len(tars), Bytes.format(unique)),
+		Measured: fmt.Sprintf("tarn %s, podman %s (%.2f x), docker %s (%.2f x)",
+			Bytes.format(ours), Bytes.format(podman), podman/unique, Bytes.format(docker), docker/unique),
 		Ratio:    fmt.Sprintf("%.3f", ours/unique),
 		Bar:      fmt.Sprintf("<= %.2f x", rootsBar),
 		Met:      ours <= rootsBar*unique,
 	}
 	row.print("once")
-	return []Row{row}, nil
+	memory, err := borrowMemory(ctx, lab, tars)
+	return append([]Row{row}, memory...), err
+}
+
+// borrowMemory compares the peak of memory of an import that borrows from one layer with that of one that borrows from
+// all the others.
+func borrowMemory(ctx context.Context, lab *Lab, tars []string) ([]Row, error) {
+	last := tars[len(tars)-1]
+	side := func(name string, lenders []string) Side {
+		s := lab.newStore("lenders")
+		return Side{
+			Name: name,
+			Prepare: func(ctx context.Context) error {
+				if err := os.RemoveAll(lab.path("lenders")); err != nil {
+					return err
+				}
+				for _, path := range lenders {
+					if err := lab.tarnRun(ctx, s, "import", path); err != nil {
+						return err
+					}
+				}
+				return nil
+			},
+			Measure: func(ctx context.Context) (float64, error) { return lab.peakOf(ctx, s, "import", last) },
+		}
+	}
+	return rows(ctx, lab, Comparison{
+		Work: "memory while importing a Debian root that borrows", Unit: Bytes, Bar: 1.1, Runs: 3,
+		A: side(fmt.Sprintf("from %d", len(tars)-1), tars[:len(tars)-1]), B: side("from 1", tars[:1]),
+	})
 }
 
 // uniqueContents adds up the sizes of all different contents of regular files.
@@ -115,6 +149,23 @@ func podmanDisk(ctx context.Context, lab *Lab, tars []string) (float64, error) {
 	}
 	used, err := diskUse(lab.path("podman"))
 	return used, errors.Join(err, os.RemoveAll(lab.path("podman")))
+}
+
+func dockerDisk(ctx context.Context, lab *Lab, tars []string) (_ float64, err error) {
+	docker, err := lab.startDocker(ctx)
+	if err != nil {
+		return 0, err
+	}
+	before, err := diskUse(lab.path("docker/data"))
+	for i := 0; i < len(tars) && err == nil; i++ {
+		err = docker.run(ctx, "import", tars[i], "root"+strconv.Itoa(i))
+	}
+	docker.stop() // what it has in memory, or mounted, is not on the disk
+	if err != nil {
+		return 0, err
+	}
+	after, err := diskUse(lab.path("docker/data"))
+	return after - before, err
 }
 
 // diskUse is what du -s says: the disk blocks of all files and directories, each once.

@@ -91,30 +91,34 @@ func (l *Lab) emptyPodman(ctx context.Context) error {
 	return settle(ctx)
 }
 
-// pullMemory measures the peak of the resident set, as the kernel tells it while the process lives:
-// getrusage would count this one's, of which it is born.
 func (l *Lab) pullMemory(image string) Side {
 	s := l.newStore("pulled")
 	return Side{Name: "tarn pull", Prepare: l.emptied("pulled"), Measure: func(ctx context.Context) (float64, error) {
-		cmd := exec.CommandContext(ctx, l.tarn, "pull", "--quiet", image)
-		cmd.Env = append(os.Environ(), s...)
-		if err := cmd.Start(); err != nil {
-			return 0, err
-		}
-		ended := make(chan error, 1)
-		go func() { ended <- cmd.Wait() }()
-		peak := 0.0
-		for {
-			if now, err := residentPeak(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid)); err == nil {
-				peak = max(peak, now)
-			}
-			select {
-			case err := <-ended:
-				return peak, err
-			case <-time.After(5 * time.Millisecond):
-			}
-		}
+		return l.peakOf(ctx, s, "pull", "--quiet", image)
 	}}
+}
+
+// peakOf runs a tarn command and gives the peak of its resident set, as the kernel tells it while the process lives:
+// getrusage would count this one's, of which it is born.
+func (l *Lab) peakOf(ctx context.Context, s store, args ...string) (float64, error) {
+	cmd := exec.CommandContext(ctx, l.tarn, args...)
+	cmd.Env = append(os.Environ(), s...)
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	peak := 0.0
+	for {
+		if now, err := residentPeak(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid)); err == nil {
+			peak = max(peak, now)
+		}
+		select {
+		case err := <-ended:
+			return peak, err
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
 }
 
 func dockerRows(ctx context.Context, lab *Lab, reg *registry, _ string) ([]Row, error) {

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
@@ -46,6 +47,10 @@ func number(t *testing.T, name string, otherwise uint64) uint64 {
 func TestPowerCuts(t *testing.T) {
 	testenv.RequireErofsFile(t)
 	testenv.RequireFilesystem(t, "fuse")
+	if os.Getenv(alone) == "" {
+		runAlone(t)
+		return
+	}
 	cuts := int(number(t, "TARN_POWER_CUTS", 12))
 	seed := number(t, "TARN_POWER_SEED", uint64(time.Now().UnixNano()))
 	t.Logf("TARN_POWER_SEED=%d", seed)
@@ -60,6 +65,26 @@ func TestPowerCuts(t *testing.T) {
 			}
 		})
 	}
+}
+
+// alone marks a process that runs one test in a mount namespace of its own.
+const alone = "TARN_TEST_ALONE"
+
+// runAlone runs the test once more in a mount namespace of its own. Otherwise processes that have nothing to do with it
+// may have copies of its mounts for as long as they live, and it could not unmount its disks.
+func runAlone(t *testing.T) {
+	t.Helper()
+	self, err := os.Executable()
+	require.NoError(t, err)
+	cmd := exec.CommandContext(t.Context(), self, "-test.run=^"+t.Name()+"$", "-test.timeout=0", "-test.v")
+	cmd.Env = append(os.Environ(), alone+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if testing.Verbose() {
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	}
+	require.NoError(t, cmd.Run(), "%s", &out)
 }
 
 // powerSite is a file system, and how large its disk is.
@@ -133,8 +158,8 @@ func (s powerSite) mounted(t *testing.T, server *powerdisk.Server, name string, 
 	do(dir)
 }
 
-// unmountIdle waits until nothing uses the mount. A copy of the layers' mounts may live on for a moment in the mount
-// namespaces of processes that have nothing to do with this test, or that have just ended.
+// unmountIdle waits until nothing uses the mount. Copies of the layers' mounts live on for a moment in the mount
+// namespaces of containers that have just ended.
 func unmountIdle(t *testing.T, dir string) {
 	t.Helper()
 	const tries = 1500
