@@ -23,8 +23,8 @@ const freezeWait = 10 * time.Second
 
 // Freeze stops the processes in the cgroup that [New] made for a container, and returns when none of
 // them runs; thaw has them go on, once. path is the specification's Linux.CgroupsPath. [fs.ErrNotExist]
-// says that the container has ended. Should nobody call thaw, since this process is killed, a
-// later Freeze and thaw help; killing a frozen process works. (Documentation/admin-guide/cgroup-v2.rst,
+// says that the container has ended. Should nobody call thaw, since this process is killed, [Thaw]
+// helps; killing a frozen process works. (Documentation/admin-guide/cgroup-v2.rst,
 // cgroup.freeze.)
 func Freeze(ctx context.Context, path string) (thaw func() error, err error) {
 	h, err := openHierarchies()

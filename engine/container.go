@@ -114,7 +114,7 @@ func loadContainer(ctx context.Context, record *store.Container) (*Container, er
 	if err := c.reload(); err != nil {
 		return nil, err
 	}
-	return c, c.settle(ctx)
+	return c, errors.Join(c.settleFrozen(), c.settle(ctx))
 }
 
 // settleTime bounds how long a look at a container waits for what is about to be written down.

@@ -61,21 +61,6 @@ func (e *Engine) readContents(ctx context.Context, c *Container, opts contentsOp
 	return e.openContents(ctx, c, config, opts.withInit, read)
 }
 
-// pause stops the container's processes until the function that it gives is called.
-func (c *Container) pause(ctx context.Context) (thaw func() error, err error) {
-	thaw, err = container.Freeze(ctx, cgroupPath(c.ID))
-	if errors.Is(err, fs.ErrNotExist) {
-		if err := c.reload(); err != nil || !c.Running() {
-			return func() error { return nil }, err // it ended just now
-		}
-		err = container.ErrNoFreezer // there is one, but not for us to use
-	}
-	if err != nil {
-		return nil, fmt.Errorf("pause the container: %w (use --pause=false to go on without)", err)
-	}
-	return thaw, nil
-}
-
 func (e *Engine) openContents(ctx context.Context, c *Container, config *image.Config, withInit bool, read func(*contents) error) error {
 	stack, err := e.openStack(ctx, config)
 	if err != nil {

@@ -353,6 +353,25 @@ func (c *Container) Lock(ctx context.Context) (*Lock, error) {
 	return &Lock{file: f}, nil
 }
 
+// TryLock is Lock that does not wait: it gives nil if somebody has the lock, or the container is gone.
+func (c *Container) TryLock() (*Lock, error) {
+	f, err := os.Open(c.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil //nolint:nilnil // documented
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lock container %s: %w", c.Name, err)
+	}
+	locked, err := sys.TryFlock(f, true)
+	if err == nil && locked {
+		return &Lock{file: f}, nil
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, fmt.Errorf("lock container %s: %w", c.Name, err)
+	}
+	return nil, nil //nolint:nilnil // documented
+}
+
 // WriteState replaces the container's state by v as JSON, atomically for other processes. After a
 // power cut, when the container does not run any more, it may be lost.
 func (c *Container) WriteState(v any) error {
