@@ -244,4 +244,24 @@ func TestSignaturesTravelThroughTheStore(t *testing.T) {
 	_, err = newEngine(t).Pull(t.Context(), b.Host+"/to", engine.PullOptions{VerifyKey: writeKey(t, key.Public())})
 	require.NoError(t, err)
 	requireReferrer(t, b.Host+"/to", pushed.Digest, referrer.Digest)
+
+	_, err = e.RemoveImage(t.Context(), a.Host+"/from", engine.RemoveImageOptions{})
+	require.NoError(t, err)
+	requireNothingHeld(t, e)
+	_, err = e.Pull(t.Context(), a.Host+"/from", engine.PullOptions{All: true, Platform: amd})
+	require.NoError(t, err)
+	_, err = e.Prune(t.Context(), engine.PruneFilter{All: true}, engine.PruneReport{})
+	require.NoError(t, err)
+	requireNothingHeld(t, e)
+}
+
+// requireNothingHeld: with the image went what is about it.
+func requireNothingHeld(t *testing.T, e *engine.Engine) {
+	t.Helper()
+	entries, err := e.Store.Entries()
+	require.NoError(t, err)
+	require.Empty(t, entries)
+	requireEmpty(t, e, "images")
+	requireEmpty(t, e, "blobs/sha256")
+	requireEmpty(t, e, "layers")
 }

@@ -287,7 +287,7 @@ func (e *Engine) entriesGoneWith(images []store.Image) ([]store.Entry, error) {
 		}
 		maps.DeleteFunc(set, func(d image.Digest, _ bool) bool { return tagged[d] })
 		entries := slices.DeleteFunc(slices.Clone(all), func(x store.Entry) bool {
-			return x.Repository != repository || x.Tag != "" || tagged[x.Manifest]
+			return x.Repository != repository || isTagged(x) || tagged[x.Manifest]
 		})
 		if err := e.addReferrers(set, entries); err != nil {
 			return nil, err

@@ -242,45 +242,20 @@ func (p *manifestPush) stageLayers(ctx context.Context) error {
 	if have, want := len(manifest.Layers), len(p.image.layers); have != want {
 		return fmt.Errorf("%w: %d layers, its config has %d", image.ErrDocument, have, want)
 	}
-	known, err := p.content.engine.knownPairs()
-	if err != nil {
-		return err
-	}
+	proofs := p.content.engine.newPairProofs()
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(pulledAtOnce)
 	for _, l := range distinctLayers(manifest, config) {
-		if known[layerPair{l.want.Digest, l.diffID}] && p.content.engine.Store.HasLayer(l.diffID) {
-			continue
+		if p.content.engine.Store.HasLayer(l.diffID) {
+			if known, err := proofs.has(layerPair{l.want.Digest, l.diffID}); err != nil {
+				return errors.Join(err, group.Wait())
+			} else if known {
+				continue
+			}
 		}
 		group.Go(func() error { return p.stageLayer(ctx, l) })
 	}
 	return group.Wait()
-}
-
-// knownPairs lists which blobs hold which layers: what the store's images are made of was verified.
-func (e *Engine) knownPairs() (map[layerPair]bool, error) {
-	images, err := e.Store.Images()
-	if err != nil {
-		return nil, err
-	}
-	pairs := make(map[layerPair]bool)
-	for _, img := range images {
-		manifest, err := e.Store.Manifest(img.Manifest)
-		if err != nil {
-			return nil, err
-		}
-		config, err := e.Store.Config(img.ID)
-		if err != nil {
-			return nil, err
-		}
-		if len(manifest.Layers) != len(config.RootFS.DiffIDs) {
-			continue
-		}
-		for _, l := range distinctLayers(manifest, config) {
-			pairs[layerPair{l.want.Digest, l.diffID}] = true
-		}
-	}
-	return pairs, nil
 }
 
 // stageLayer stages the layer, verified. If the store has it, it is still verified that it is what

@@ -237,10 +237,13 @@ func (t transfer) manifestDepth(ctx context.Context, fromRef, toRef image.Refere
 	return doc, t.to.put(ctx, toRef, doc)
 }
 
+// companionTags gives the suffixes of the tags that cosign makes of a manifest's digest.
+func companionTags() []string { return []string{".sig", ".att", ".sbom"} }
+
 // companions copies what is about a manifest: what cosign keeps under tags made of the digest, and
 // referrers, with what is about those in turn.
 func (t transfer) companions(ctx context.Context, subject image.Digest, depth int) (copied int, err error) {
-	for _, suffix := range []string{".sig", ".att", ".sbom"} {
+	for _, suffix := range companionTags() {
 		tag := subject.Algorithm() + "-" + subject.Hex() + suffix
 		_, err := t.manifest(ctx, t.fromRef.WithTag(tag), t.toRef.WithTag(tag))
 		switch {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/tarnfs/tarn/image"
 	"github.com/tarnfs/tarn/store"
@@ -14,7 +15,8 @@ import (
 
 // forget removes the entries that hold by digest what an image stood for in the repositories where it
 // lost its last name: its manifest, of an index all that it lists, and what refers to these, such as
-// signatures. What a tag of the repository still leads to stays.
+// signatures, also under the tags that these have by convention. What another tag of the repository still
+// leads to stays.
 func (e *Engine) forget(lock *store.Lock, img store.Image) error {
 	if img.Name != "" {
 		ref, err := image.ParseReference(img.Name)
@@ -52,7 +54,7 @@ func (e *Engine) forgetIn(lock *store.Lock, repository string, img store.Image) 
 	if err != nil {
 		return err
 	}
-	entries = slices.DeleteFunc(entries, func(e store.Entry) bool { return e.Tag != "" || tagged[e.Manifest] })
+	entries = slices.DeleteFunc(entries, func(e store.Entry) bool { return isTagged(e) || tagged[e.Manifest] })
 	if err := e.addReferrers(gone, entries); err != nil {
 		return err
 	}
@@ -97,23 +99,43 @@ func (e *Engine) removeHeld(lock *store.Lock, name string) (*Removed, error) {
 	return removed, e.sweep(lock, nil, removed)
 }
 
+// isTagged tells whether an entry is there for its own sake: whether it has a tag that somebody chose.
+func isTagged(e store.Entry) bool { return e.Tag != "" && subjectOfTag(e.Tag) == "" }
+
+// subjectOfTag gives the digest that a tag is made of, with what is about that manifest: one of cosign's, or that
+// of a list of referrers (distribution-spec 1.1, "Referrers Tag Schema"). "" if it is another tag.
+func subjectOfTag(tag string) image.Digest {
+	for _, suffix := range append(companionTags(), "") {
+		if name, found := strings.CutSuffix(tag, suffix); found {
+			if d, err := image.ParseDigest(strings.Replace(name, "-", ":", 1)); err == nil {
+				return d
+			}
+		}
+	}
+	return ""
+}
+
 // addReferrers adds to a set those of the entries that refer to what is in it.
 func (e *Engine) addReferrers(set map[image.Digest]bool, entries []store.Entry) error {
-	subjects := make(map[image.Digest]image.Digest)
+	type about struct{ manifest, subject image.Digest }
+	var known []about
 	for _, entry := range entries {
 		doc, err := e.Store.Document(entry.Manifest)
 		if err != nil {
 			return err
 		}
 		if doc.Subject != nil {
-			subjects[entry.Manifest] = doc.Subject.Digest
+			known = append(known, about{entry.Manifest, doc.Subject.Digest})
+		}
+		if subject := subjectOfTag(entry.Tag); subject != "" {
+			known = append(known, about{entry.Manifest, subject})
 		}
 	}
 	for before := -1; before != len(set); {
 		before = len(set)
-		for d, subject := range subjects {
-			if set[subject] {
-				set[d] = true
+		for _, one := range known {
+			if set[one.subject] {
+				set[one.manifest] = true
 			}
 		}
 	}
@@ -142,7 +164,7 @@ func (e *Engine) taggedWithout(repository string, gone []store.Image) (map[image
 		}
 	}
 	for _, entry := range entries {
-		if entry.Tag != "" {
+		if isTagged(entry) {
 			roots = append(roots, entry.Manifest)
 		}
 	}
