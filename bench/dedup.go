@@ -48,9 +48,9 @@ func rootsFigure(ctx context.Context, lab *Lab) ([]Row, error) {
 		Work: fmt.Sprintf("%d Debian roots on the disk, of %s of unique file contents", len(tars), Bytes.format(unique)),
 		Measured: fmt.Sprintf("tarn %s, podman %s (%.2f x), docker %s (%.2f x)",
 			Bytes.format(ours), Bytes.format(podman), podman/unique, Bytes.format(docker), docker/unique),
-		Ratio:    fmt.Sprintf("%.3f", ours/unique),
-		Bar:      fmt.Sprintf("<= %.2f x", rootsBar),
-		Met:      ours <= rootsBar*unique,
+		Ratio: fmt.Sprintf("%.3f", ours/unique),
+		Bar:   fmt.Sprintf("<= %.2f x", rootsBar),
+		Met:   ours <= rootsBar*unique,
 	}
 	row.print("once")
 	memory, err := borrowMemory(ctx, lab, tars)

@@ -43,8 +43,8 @@ func (c *Container) pause(ctx context.Context) (thaw func() error, err error) {
 
 // settleFrozen has processes go on that were stopped by a command that has been killed since.
 func (c *Container) settleFrozen() error {
-	if _, err := os.Lstat(filepath.Join(c.Dir(), fileFrozen)); err != nil {
-		return nil // nobody has, as almost always
+	if _, err := os.Lstat(filepath.Join(c.Dir(), fileFrozen)); errors.Is(err, fs.ErrNotExist) {
+		return nil // as almost always
 	}
 	lock, err := c.TryLock()
 	if err != nil || lock == nil {
