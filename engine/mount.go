@@ -26,18 +26,23 @@ func (e *Engine) Mount(ctx context.Context, ref string) (string, error) {
 	return e.showContainer(ctx, c)
 }
 
-func (e *Engine) mountImage(ctx context.Context, ref string) (string, error) {
-	var img *Image
-	var layers lowers
-	err := e.undisturbed(ctx, func() (err error) {
-		if img, err = e.imageOrBase(ctx, ref); err == nil {
-			layers, err = e.openLowers(ctx, img.Config)
-		}
+func (e *Engine) mountImage(ctx context.Context, ref string) (path string, err error) {
+	err = e.undisturbed(ctx, func() (err error) {
+		path, err = e.showImage(ctx, ref)
 		return err
 	})
 	if errors.Is(err, ErrNoImage) {
 		return "", noObject(ref)
 	}
+	return path, err
+}
+
+func (e *Engine) showImage(ctx context.Context, ref string) (string, error) {
+	img, err := e.imageOrBase(ctx, ref)
+	if err != nil {
+		return "", err
+	}
+	layers, err := e.openLowers(ctx, img.Config)
 	if err != nil {
 		return "", err
 	}
@@ -47,6 +52,9 @@ func (e *Engine) mountImage(ctx context.Context, ref string) (string, error) {
 		return "", err
 	}
 	defer root.Close()
+	if err := e.keepShown(img.ID, img.Config.RootFS.DiffIDs); err != nil {
+		return "", err
+	}
 	return e.show(ctx, root, img.ID.Hex())
 }
 
@@ -155,7 +163,13 @@ func (e *Engine) Umount(ctx context.Context, ref string) error {
 	if errors.Is(err, rootfs.ErrNotMounted) {
 		return fmt.Errorf("%s is %w", ref, rootfs.ErrNotMounted)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(e.shownPath(id)); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // mountedID finds what ref may mean. What was removed since it was mounted is found by its ID.

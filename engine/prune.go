@@ -264,7 +264,7 @@ func (e *Engine) removeSelected(lock *store.Lock, p *prunePlan) error {
 			return err
 		}
 	}
-	_, err := e.Store.Sweep(lock, func(l store.Layer) error { return e.Driver.Release(driverLayer(l)) })
+	_, err := e.Store.Sweep(lock, e.releaseLayer)
 	return err
 }
 

@@ -37,7 +37,7 @@ func (c *storeContent) sweeping(ctx context.Context, remove func(lock *store.Loc
 		return err
 	}
 	if err = remove(lock); err == nil {
-		_, err = c.engine.Store.Sweep(lock, func(l store.Layer) error { return c.engine.Driver.Release(driverLayer(l)) })
+		_, err = c.engine.Store.Sweep(lock, c.engine.releaseLayer)
 	}
 	return errors.Join(err, lock.Unlock(), c.engine.Store.CollectLeftovers())
 }

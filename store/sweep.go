@@ -29,7 +29,7 @@ type live struct {
 // repository's entry refers to. What is removed is only taken out of its place: the disk has its room back
 // when CollectLeftovers, which needs no lock and takes longer, has run.
 // release is called for each layer before it goes, to unmount it; if it fails the layer stays,
-// and the error is reported after the rest has been swept. The lock must be exclusive.
+// and the error is reported after the rest has been swept, unless it is ErrInUse. The lock must be exclusive.
 func (s *Store) Sweep(lock *Lock, release func(Layer) error) (Swept, error) {
 	var swept Swept
 	if err := lock.check(true); err != nil {
@@ -49,6 +49,9 @@ func (s *Store) Sweep(lock *Lock, release func(Layer) error) (Swept, error) {
 			continue
 		}
 		err := release(layer)
+		if errors.Is(err, ErrInUse) {
+			continue
+		}
 		if err == nil {
 			err = s.retire(layer)
 		}
