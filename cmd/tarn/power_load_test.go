@@ -61,6 +61,7 @@ type load struct {
 
 	root, run string
 	registry  string          // its host
+	archives  string          // a directory with one for each image there
 	remote    map[string]tree // images there, by repository
 	busybox   []byte
 	command   func(root, run string, args ...string) *exec.Cmd
@@ -134,7 +135,7 @@ func newLoad(t *testing.T, root, run string) *load {
 		command: func(root, run string, args ...string) *exec.Cmd { return tarn(t, root, run, args...) },
 	}
 	served := serveStore(t, filepath.Join(testenv.TempDir(t), "root"), filepath.Join(testenv.TempDir(t), "run"))
-	l.registry = served.host
+	l.registry, l.archives = served.host, testenv.TempDir(t)
 	fromRoot, fromRun := testenv.TarnRoot(t)
 	for id := range workers {
 		for n := range 2 {
@@ -146,9 +147,14 @@ func newLoad(t *testing.T, root, run string) *load {
 			cmd.Stdin = bytes.NewReader(data)
 			output(t, cmd)
 			output(t, tarn(t, fromRoot, fromRun, "push", "--quiet", name, l.registry+"/"+name)) // compressed
+			output(t, tarn(t, fromRoot, fromRun, "save", "--output", l.archive(name), name))
 		}
 	}
 	return l
+}
+
+func (l *load) archive(repository string) string {
+	return filepath.Join(l.archives, strings.ReplaceAll(repository, "/", "-")+".tar")
 }
 
 // start has workers go on until ctx ends, and gives what waits for them.
@@ -184,16 +190,20 @@ func (w *worker) step() error {
 	switch n := w.r.IntN(100); {
 	case n < 30:
 		return w.importBox()
-	case n < 45:
+	case n < 40:
 		return w.pull()
+	case n < 45:
+		return w.loadArchive()
 	case n < 65:
 		return w.runAndCommit()
 	case n < 75:
 		return w.tag()
 	case n < 90:
 		return w.remove()
-	case n < 95:
+	case n < 94:
 		return w.tarn(nil, "prune", "--force")
+	case n < 97:
+		return w.tarn(nil, "compact")
 	default:
 		if name, _ := w.some(); name != "" {
 			return w.tarn(nil, "run", "--rm", "--network", "none", name, "true")
@@ -232,6 +242,13 @@ func (w *worker) pull() error {
 	repository := fmt.Sprintf("w%d/p%d", w.id, w.r.IntN(2))
 	name := w.registry + "/" + repository + ":latest"
 	return w.during(w.images, name, w.remote[repository], func() error { return w.tarn(nil, "pull", "--quiet", name) })
+}
+
+func (w *worker) loadArchive() error {
+	repository := fmt.Sprintf("w%d/p%d", w.id, w.r.IntN(2))
+	return w.during(w.images, "docker.io/"+repository+":latest", w.remote[repository], func() error {
+		return w.tarn(nil, "load", "--quiet", "--input", w.archive(repository))
+	})
 }
 
 func (w *worker) tag() error {

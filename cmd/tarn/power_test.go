@@ -100,6 +100,7 @@ type powerCut struct {
 	fate               string
 	unflushed          int // writes
 	images, containers map[string]fact
+	load               *load
 }
 
 func (s powerSite) cutUnderLoad(t *testing.T, seed uint64, count int) {
@@ -180,7 +181,7 @@ func (l *load) cut(disk *powerdisk.Disk, r *rand.Rand) powerCut {
 	defer l.mu.Unlock()
 	unflushed := disk.Unflushed()
 	after, fate := disk.Cut(r)
-	return powerCut{after, fate, unflushed, maps.Clone(l.images), maps.Clone(l.containers)}
+	return powerCut{after, fate, unflushed, maps.Clone(l.images), maps.Clone(l.containers), l}
 }
 
 // verify is the morning after.
@@ -199,6 +200,13 @@ func (c powerCut) verify(t *testing.T, dir string) {
 	cmd.Stdin = bytes.NewReader(data)
 	output(t, cmd)
 	require.Equal(t, made, c.shown(t, e, "after"))
+	for repository, made := range c.load.remote {
+		name := c.load.registry + "/" + repository
+		output(t, tarn(t, root, run, "pull", "--quiet", name))
+		require.Equal(t, made, c.shown(t, e, name), c.fate)
+		c.images[name+":latest"] = fact{certain: made}
+		break // any will do
+	}
 	left, err := os.ReadDir(filepath.Join(root, "tmp"))
 	require.NoError(t, err)
 	require.Empty(t, left, "the next command collects what was left: %s", c.fate)

@@ -244,7 +244,7 @@ func (s *stress) verify() {
 		ids = append(ids, c.ID)
 		command("rm", "--force", c.ID)
 	}
-	command("prune", "--force", "--all")
+	s.prune(e)
 	checkSound(t, e, "with everything removed")
 	require.Empty(t, command("images", "--all", "--quiet"))
 	for _, dir := range []string{"blobs/sha256", "layers", "images", "entries", "containers", "names", "init", "partial", "pins", "recipes", "remnants", "tmp"} {
@@ -260,6 +260,32 @@ func (s *stress) verify() {
 	require.NotContains(t, string(mounts), s.root+"/")
 	s.requireNoLocks()
 	s.requireNoCgroups(ids)
+}
+
+// prune holds what is said of the disk against what du says.
+func (s *stress) prune(e *engine.Engine) {
+	t := s.t
+	du := func() (bytes int64) {
+		output(t, exec.CommandContext(t.Context(), "sync", "-f", s.root))
+		text := output(t, exec.CommandContext(t.Context(), "du", "-s", "--block-size=1", s.root))
+		_, err := fmt.Sscan(text, &bytes)
+		require.NoError(t, err)
+		return bytes
+	}
+	before := du()
+	usage, err := e.DiskUsage(t.Context())
+	require.NoError(t, err)
+	var sum int64
+	for _, u := range usage {
+		sum += u.Size
+	}
+	require.InEpsilon(t, before, sum, 0.01, "%+v", usage)
+	plan, err := e.PlanPrune(t.Context(), engine.PruneFilter{All: true})
+	require.NoError(t, err)
+	pruned, err := e.Prune(t.Context(), engine.PruneFilter{All: true}, engine.PruneReport{})
+	require.NoError(t, err)
+	require.Equal(t, plan.Bytes(), pruned.Bytes())
+	require.InDelta(t, before-du(), pruned.Bytes(), 4096) // the directory of remnants may be new
 }
 
 // requireNoLocks looks for locks of files of the store (proc_locks(5)).
