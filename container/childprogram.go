@@ -16,8 +16,32 @@ const execStep = "exec"
 // not inherit: programs that use select(2) break, and others loop over all descriptors.)
 const defaultMaxFiles = 1024
 
-// writeProgram writes down what the process does before it executes the container's program. The
-// order matters:
+// writeBeginning writes down what the process does first: what takes rights on the host, if it will have
+// none soon, and entering namespaces.
+func (m *maker) writeBeginning(p *sys.Program) error {
+	p.NotDumpable()
+	if m.namespaces.user != nil {
+		// In its user namespace it has no right to these any more.
+		if err := m.writeHost(p); err != nil {
+			return err
+		}
+	}
+	m.namespaces.write(p)
+	return nil
+}
+
+// writeHost has the process take what takes rights on the host.
+func (m *maker) writeHost(p *sys.Program) error {
+	if m.cgroup != nil {
+		for _, l := range m.cgroup.legacy {
+			p.Write("join cgroup "+l.dir, l.procs, "0") // 0 is who writes
+		}
+	}
+	return m.writeAttributes(p)
+}
+
+// writeProgram writes down the rest of what the process does before it executes the container's program.
+// The order matters:
 //   - mounts and the cgroup namespace need all capabilities;
 //   - the working directory is entered as root, or else again as the user;
 //   - a seccomp filter comes last, so that it need not allow what is done here, but needs CAP_SYS_ADMIN
@@ -25,17 +49,12 @@ const defaultMaxFiles = 1024
 //   - a parent-death signal is forgotten when user IDs change.
 func (m *maker) writeProgram(p *sys.Program) error {
 	process := m.spec.Process
-	p.NotDumpable()
-	if m.cgroup != nil {
-		for _, l := range m.cgroup.legacy {
-			p.Write("join cgroup "+l.dir, l.procs, "0") // 0 is who writes
+	p.ResetSignals()
+	if m.namespaces.user == nil {
+		if err := m.writeHost(p); err != nil {
+			return err
 		}
 	}
-	p.ResetSignals()
-	if err := m.writeAttributes(p); err != nil {
-		return err
-	}
-	m.namespaces.write(p)
 	p.NewSession()
 	if !m.cfg.KeepKeyring {
 		p.NewSessionKeyring()
@@ -49,7 +68,7 @@ func (m *maker) writeProgram(p *sys.Program) error {
 	if m.namespaces.cgroup {
 		p.Unshare(sys.NewCgroup)
 	}
-	if err := m.tree.mountProcs(p); err != nil {
+	if err := m.tree.protectProc(p); err != nil {
 		return err
 	}
 	m.stops.pivot.write(p)

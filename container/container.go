@@ -124,7 +124,7 @@ func (c *Container) Make(spec *specs.Spec) {
 func (c *Container) MakeMounts() {
 	if !c.known {
 		c.known = true
-		c.orders <- func(m *maker) { m.do(m.tree.make) }
+		c.orders <- func(m *maker) { m.do(m.makeMounts) }
 	}
 }
 

@@ -29,7 +29,8 @@ const (
 	maxScripts  = 5
 )
 
-// findProgram looks a program up in the container's file system, before procfs is there.
+// findProgram looks a program up in the container's file system. What this program is in the container's
+// procfs is nothing there.
 func findProgram(root *os.File, name, cwd string, env []string) (program, error) {
 	p := program{}
 	var err error

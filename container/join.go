@@ -113,7 +113,7 @@ func (m *maker) join(ctx context.Context, t Target) (*Process, error) {
 	if err := m.prepareJoinStops(); err != nil {
 		return nil, err
 	}
-	if err := m.writeProgram(p); err != nil {
+	if err := errors.Join(m.writeBeginning(p), m.writeProgram(p)); err != nil {
 		return nil, err
 	}
 	if err := sys.JoinNamespaces(t.PidFD, kinds&^(sys.NewUser|sys.NewTime)); err != nil {

@@ -18,7 +18,9 @@ import (
 // own but still sees the host's files. All is done by descriptor: no path of the image is ever
 // looked up other than inside its root.
 //
-// It goes in two steps. What needs no root is made first, attached nowhere; then all is attached.
+// It goes in two steps. What needs no root is made first, attached nowhere; then all is attached. Both are
+// done in the specification's order, which can be seen: the kernel lists mounts in the order in which they
+// were made (since Linux 6.8) or attached (before).
 type tree struct {
 	spec *specs.Spec
 	root *os.File // the root of the container's file system, attached
@@ -29,13 +31,15 @@ type tree struct {
 	// filter.
 	noDevices bool
 
-	mounts []mount      // those of the specification, in its order
-	proc   *procMount   // what becomes /proc
-	procs  []*procMount // procfs shows a pid namespace, so the child mounts it from inside
-	dev    *os.File     // the root of /dev
-	filled bool         // it has its devices
-	pts    *os.File     // the root of /dev/pts
-	files  []*os.File   // to be closed
+	mounts []mount    // those of the specification, in its order
+	proc   *mount     // what becomes /proc, or nil
+	covers []cover    // what covers parts of it
+	dev    *os.File   // the root of /dev
+	filled bool       // it has its devices
+	pts    *os.File   // the root of /dev/pts
+	files  []*os.File // to be closed
+	// makeProcs makes procfs, all of its mounts.
+	makeProcs func() error
 }
 
 // mount is a mount of the specification.
@@ -67,23 +71,31 @@ func (t *tree) keep(f *os.File) *os.File {
 	return f
 }
 
-// make makes the kernel's file systems.
+// make makes the kernel's file systems, up to the first mount that needs the root.
 func (t *tree) make() error {
-	if hasProcMount(t.spec.Mounts) {
-		t.proc = &procMount{}
-		t.procs = append(t.procs, t.proc)
-	}
 	t.mounts = make([]mount, len(t.spec.Mounts))
 	for i, m := range t.spec.Mounts {
 		t.mounts[i] = mount{Mount: m, dest: destination(m)}
-		if err := t.makeMount(&t.mounts[i]); err != nil {
+		if err := t.mounts[i].parse(); err != nil {
+			return fmt.Errorf("mount %s: %w", m.Destination, err)
+		}
+	}
+	if i := slices.IndexFunc(t.mounts, func(m mount) bool { return m.isProc() && m.dest == "/proc" }); i >= 0 {
+		t.proc = &t.mounts[i]
+	}
+	for i := range t.mounts {
+		m := &t.mounts[i]
+		if m.takesFromBelow() {
+			break
+		}
+		if err := t.makeMount(m); err != nil {
 			return fmt.Errorf("mount %s: %w", m.Destination, err)
 		}
 	}
 	return nil
 }
 
-func (t *tree) makeMount(m *mount) (err error) {
+func (m *mount) parse() (err error) {
 	if m.dest == "/" {
 		return fmt.Errorf("%w: the root is given apart", ErrSpec)
 	}
@@ -93,13 +105,22 @@ func (t *tree) makeMount(m *mount) (err error) {
 	if (m.options.idmap || len(m.UIDMappings)+len(m.GIDMappings) > 0) && !m.options.bind {
 		return fmt.Errorf("an ID-mapped mount that is no bind mount: %w", ErrUnsupported)
 	}
+	return nil
+}
+
+// takesFromBelow tells whether a mount is a tmpfs that takes its mode, or more, from what it covers.
+func (m *mount) takesFromBelow() bool {
+	return m.Type == "tmpfs" && !m.options.bind && !m.options.remount && (m.options.copyUp || !m.options.has("mode"))
+}
+
+func (t *tree) makeMount(m *mount) (err error) {
 	switch {
-	case m.options.bind, m.options.remount, m.Type == "proc":
+	case m.made != nil, m.options.bind, m.options.remount:
 		return nil
+	case m.isProc():
+		return t.makeProcs()
 	case m.Type == "cgroup", m.Type == "cgroup2":
 		return t.makeCgroups(m)
-	case m.Type == "tmpfs" && (m.options.copyUp || !m.options.has("mode")):
-		return nil // it takes its mode, or more, from what it covers
 	default:
 		return t.makeFS(m)
 	}
@@ -177,7 +198,7 @@ func configure(c *sys.FSContext, data [][2]string) (err error) {
 	return nil
 }
 
-// attachAll attaches everything but procfs to root.
+// attachAll attaches everything to root.
 func (t *tree) attachAll(root *os.File, binds sources) error {
 	t.root = root
 	for i := range t.mounts {
@@ -193,24 +214,25 @@ func (t *tree) attachMount(m *mount, from *source) error {
 	switch {
 	case m.options.remount:
 		return t.remount(m)
-	case m.Type == "proc" && !m.options.bind:
-		return t.addProc(m)
-	case t.proc != nil && below(m.dest, "/proc"):
+	case t.proc != nil && !m.isProc() && below(m.dest, "/proc"):
 		return t.coverProc(m, from)
 	case m.options.bind:
 		return t.bind(m, from)
-	case m.Type == "sysfs":
+	case m.takesFromBelow():
+		return t.attachTmpfs(m)
+	}
+	if err := t.makeMount(m); err != nil {
+		return err
+	}
+	if m.isProc() || m.Type == "sysfs" {
 		target, err := plainDirectory(t.root, m.dest)
 		if err != nil {
 			return err
 		}
 		defer target.Close()
 		return attach(m.made, target, m.options)
-	case m.made == nil:
-		return t.attachTmpfs(m)
-	default:
-		return t.attachMade(m)
 	}
+	return t.attachMade(m)
 }
 
 func (t *tree) attachMade(m *mount) error {
@@ -386,11 +408,4 @@ func withoutLinks(root *os.File, dest string, open func(*os.File, string, uint64
 		return nil, fmt.Errorf("%w: the image has something else than a directory at %s", ErrSpec, dest)
 	}
 	return f, err
-}
-
-// hasProcMount tells whether the specification mounts procfs on /proc.
-func hasProcMount(mounts []specs.Mount) bool {
-	return slices.ContainsFunc(mounts, func(m specs.Mount) bool {
-		return m.Type == "proc" && destination(m) == "/proc" && !isBind(m)
-	})
 }

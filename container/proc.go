@@ -10,31 +10,41 @@ import (
 	"github.com/tarnfs/tarn/internal/sys"
 )
 
-// procMount is a procfs to be mounted, with what will cover parts of it.
-type procMount struct {
-	target  *os.File
-	options mountOptions
-	covers  []cover
-}
-
 // cover is a mount to be attached at a path below a procfs.
 type cover struct {
 	path  string
 	mount *os.File
 }
 
-// addProc prepares a procfs mount.
-func (t *tree) addProc(m *mount) error {
-	target, err := plainDirectory(t.root, m.dest)
-	if err != nil {
+// isProc tells whether a mount is procfs, which shows the pid namespace of who makes it: only the
+// container's process can.
+func (m *mount) isProc() bool { return m.Type == "proc" && !m.options.bind && !m.options.remount }
+
+// procs are the mounts of procfs.
+func (t *tree) procs() []*mount {
+	var all []*mount
+	for i := range t.mounts {
+		if t.mounts[i].isProc() {
+			all = append(all, &t.mounts[i])
+		}
+	}
+	return all
+}
+
+// makeProcs has the container's process make procfs.
+func (m *maker) makeProcs() error {
+	procs := m.tree.procs()
+	made := make([]sys.Reg, len(procs))
+	if err := m.begin(func(p *sys.Program) {
+		for i, proc := range procs {
+			made[i] = p.MakeProc(int(proc.options.set), proc.options.data)
+		}
+	}); err != nil {
 		return err
 	}
-	p := t.proc
-	if m.dest != "/proc" || p == nil || p.target != nil {
-		p = &procMount{}
-		t.procs = append(t.procs, p)
+	for i, proc := range procs {
+		proc.made = m.tree.keep(m.child.File(made[i], "proc"))
 	}
-	p.target, p.options = t.keep(target), m.options
 	return nil
 }
 
@@ -56,35 +66,25 @@ func (t *tree) coverProc(m *mount, from *source) error {
 	if from.kind == directory {
 		return fmt.Errorf("%w: %s is a directory", ErrSpec, m.Source)
 	}
-	t.proc.covers = append(t.proc.covers, cover{m.dest[len("/proc/"):], from.mount})
+	t.covers = append(t.covers, cover{m.dest[len("/proc/"):], from.mount})
 	return nil
 }
 
-// mountProcs has the child mount procfs and protect its files: it is the one who is in the pid
-// namespace. It gives /proc, or 0.
-func (t *tree) mountProcs(p *sys.Program) error {
-	var proc sys.Reg
-	for _, m := range t.procs {
-		mount := p.MountProc(m.target, int(m.options.set), m.options.data)
-		for _, c := range m.covers {
-			p.Attach("mount /proc/"+c.path, c.mount, mount, c.path, true)
-		}
-		if m == t.proc {
-			proc = mount
-		}
-	}
+// protectProc has the container's process cover, protect and hide what is in /proc: some of its paths mean
+// what they should in the pid namespace only.
+func (t *tree) protectProc(p *sys.Program) error {
 	if t.proc == nil {
 		return nil
+	}
+	proc := t.proc.made
+	for _, c := range t.covers {
+		p.Attach("mount /proc/"+c.path, c.mount, proc, c.path, true)
 	}
 	for _, name := range t.spec.Linux.ReadonlyPaths {
 		if rel, ok := inProc(name); ok {
 			p.ReadOnly("make "+name+" read-only", proc, rel)
 		}
 	}
-	return t.maskProc(p, proc)
-}
-
-func (t *tree) maskProc(p *sys.Program, proc sys.Reg) error {
 	if len(t.spec.Linux.MaskedPaths) == 0 {
 		return nil
 	}

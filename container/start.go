@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -66,6 +67,8 @@ type maker struct {
 	self     *os.File // a pidfd of this process
 	proc     *os.File // the host's /proc, once it was needed
 	program  program
+	todo     *sys.Program // what the process does
+	child    *sys.Begun   // the process, once it has begun
 	stops    stops
 	joins    bool // a container that is there, see Join
 	// filterFlags are seccomp(2)'s for Config.Seccomp.
@@ -109,6 +112,7 @@ func (m *maker) prepare() (err error) {
 		return err
 	}
 	m.tree.spec, m.tree.own, m.tree.host, m.tree.user = m.spec, m.cgroup, m.host, m.namespaces.user
+	m.tree.makeProcs = m.makeProcs
 	return nil
 }
 
@@ -136,12 +140,19 @@ func (m *maker) giveBack() error {
 	if m.terminal != nil {
 		_ = m.terminal.Close()
 	}
+	if m.child != nil {
+		m.child.End()
+	}
 	return m.release()
 }
 
 // release takes away what the process needed.
 func (m *maker) release() error {
 	defer m.host.close()
+	if m.child != nil {
+		m.child.Close()
+		m.todo.Close()
+	}
 	return m.cgroup.remove()
 }
 
@@ -194,25 +205,67 @@ func (m *maker) limitDevices() error {
 	return sys.LoadDeviceFilter(m.cgroup.fd, filter)
 }
 
-// start completes the file system and forks the process. When it returns, the thread is back in
-// the host's mount namespace: the container's is the process's alone, and gone when that is.
+// makeMounts makes the mounts that need no root. Who enters a user namespace needs the process's
+// attributes before, which may still change: that waits for start.
+func (m *maker) makeMounts() error {
+	if m.namespaces.user != nil {
+		return nil
+	}
+	return m.tree.make()
+}
+
+// begin makes the process, which does the first part of its program, whose end is first, and waits.
+func (m *maker) begin(first func(*sys.Program)) (err error) {
+	if m.self, err = sys.PidFD(os.Getpid()); err != nil {
+		return err
+	}
+	m.keep(m.self)
+	m.todo = &sys.Program{}
+	if err := m.writeBeginning(m.todo); err != nil {
+		m.todo.Close()
+		return err
+	}
+	m.todo.DieWithParent(m.self)
+	first(m.todo)
+	var into *os.File
+	if m.cgroup != nil {
+		into = m.cgroup.fd
+	}
+	share := m.namespaces.user == nil && m.namespaces.time == nil
+	if m.child, err = sys.Begin(m.namespaces.forkFlags(), into, m.todo, share); err != nil {
+		m.todo.Close()
+		return err
+	}
+	return m.child.Wait()
+}
+
+// start completes the file system and has the process execute the program. When it returns, the thread is
+// back in the host's mount namespace: the container's is the process's alone, and gone when that is.
 func (m *maker) start(ctx context.Context, cfg Config, binds sources) (*Process, error) {
 	m.cfg = cfg
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
+	if m.namespaces.user != nil {
+		if err := m.tree.make(); err != nil {
+			return nil, err
+		}
+	}
 	if err := m.complete(binds); err != nil {
 		return nil, err
 	}
-	p := &sys.Program{}
-	defer p.Close()
+	if m.child == nil { // it has no procfs to make
+		if err := m.begin(func(*sys.Program) {}); err != nil {
+			return nil, err
+		}
+	}
 	if err := m.prepareSeccomp(); err != nil {
 		return nil, err
 	}
 	if err := m.prepareStops(); err != nil {
 		return nil, err
 	}
-	if err := m.writeProgram(p); err != nil {
+	if err := m.writeProgram(m.todo); err != nil {
 		return nil, err
 	}
 	if m.stops.pivot == nil {
@@ -220,16 +273,11 @@ func (m *maker) start(ctx context.Context, cfg Config, binds sources) (*Process,
 			return nil, err
 		}
 	}
-	var into *os.File
-	if m.cgroup != nil {
-		into = m.cgroup.fd
-	}
-	child, err := m.fork(ctx, into, p)
-	if err != nil {
+	if err := m.finish(ctx); err != nil {
 		return nil, m.explainChild(err)
 	}
 	m.close()
-	return m.process(child), nil
+	return m.process(&m.child.Child), nil
 }
 
 func (m *maker) process(child *sys.Child) *Process {
@@ -246,10 +294,6 @@ func (m *maker) complete(binds sources) (err error) {
 	if err := checkLabels(m.spec.Process.ApparmorProfile, m.spec.Process.SelinuxLabel); err != nil {
 		return err
 	}
-	if m.self, err = sys.PidFD(os.Getpid()); err != nil {
-		return err
-	}
-	m.keep(m.self)
 	if err := attachRoot(m.cfg.Root); err != nil {
 		return err
 	}
@@ -263,15 +307,25 @@ func (m *maker) complete(binds sources) (err error) {
 		return err
 	}
 	process := m.spec.Process
-	cwd, err := mountPoint(m.cfg.Root, process.Cwd, directory)
-	if err != nil {
+	if err := makeDirectory(m.cfg.Root, process.Cwd); err != nil {
 		return fmt.Errorf("working directory: %w", err)
 	}
-	_ = cwd.Close()
 	if err := m.tree.seal(); err != nil {
 		return err
 	}
 	m.program, err = findProgram(m.cfg.Root, process.Args[0], process.Cwd, process.Env)
+	return err
+}
+
+// makeDirectory makes a directory, if it can be made: what is in procfs is there for the process alone.
+func makeDirectory(root *os.File, dir string) error {
+	f, err := mountPoint(root, dir, directory)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = f.Close()
+	}
 	return err
 }
 

@@ -95,7 +95,7 @@ func (m *maker) prepareLaterStops() (err error) {
 	case len(hooks.StartContainer) > 0:
 		m.stops.exec, err = m.addStop(nil, m.startContainer)
 	}
-	if err != nil || m.cfg.Hold != nil || !m.waits() {
+	if err != nil || m.cfg.Hold != nil || m.joins && !m.waits() {
 		return err
 	}
 	if m.stops.executed, m.stops.closedByExec, err = os.Pipe(); err != nil {
@@ -106,14 +106,30 @@ func (m *maker) prepareLaterStops() (err error) {
 	return nil
 }
 
-// waits tells whether the process waits anywhere, or cannot share our memory.
+// waits tells whether a process that joins a container waits anywhere, or cannot share our memory.
 func (m *maker) waits() bool {
 	s := m.stops
 	return s.pivot != nil || s.seccomp != nil || s.exec != nil || m.namespaces.time != nil
 }
 
-// fork makes the process, and returns when its program runs, or when it waits and somebody else lets
-// it go on.
+// finish lets the process do the rest of its program, and returns when the container's program runs, or
+// when it waits and somebody else lets it go on.
+func (m *maker) finish(ctx context.Context) error {
+	if m.stops.closedByExec != nil {
+		m.todo.KeepUntilExec(m.stops.closedByExec)
+	}
+	give := context.AfterFunc(ctx, m.child.Kill)
+	err := m.child.Continue()
+	if err == nil {
+		err = m.accompany(ctx, m.child.Spawned)
+	}
+	if !give() {
+		err = context.Cause(ctx)
+	}
+	return err
+}
+
+// fork makes a process that joins a container, and returns when its program runs.
 func (m *maker) fork(ctx context.Context, into *os.File, p *sys.Program) (*sys.Child, error) {
 	if !m.waits() {
 		return sys.Fork(ctx, m.namespaces.forkFlags(), into, p)
@@ -176,7 +192,7 @@ func (m *maker) accompany(ctx context.Context, child *sys.Spawned) error {
 
 // errSilent says that a process has closed its end of a pipe without a word: it was killed, or it is
 // another program now.
-var errSilent = errors.New("the process was killed")
+var errSilent = sys.ErrKilled
 
 // reached waits until the process has come to a stop, or has ended.
 func reached(told *os.File, child *sys.Spawned) error {

@@ -63,7 +63,7 @@ func (s Scheduling) attr() *unix.SchedAttr {
 
 // SetScheduling sets the scheduling policy and its attributes.
 func (p *Program) SetScheduling(s Scheduling) {
-	p.call("sched_setattr", unix.SYS_SCHED_SETATTR, 0, pin(p, s.attr()), 0)
+	p.call("sched_setattr", unix.SYS_SCHED_SETATTR, 0, pin(p, *s.attr()), 0)
 }
 
 // SetScheduling is [Program.SetScheduling] for another process.

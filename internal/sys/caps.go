@@ -80,8 +80,8 @@ func (p *Program) BoundCaps(all, keep Caps) {
 // SetCaps sets the child's capabilities, see capabilities(7). Ambient ones must be permitted and
 // inheritable.
 func (p *Program) SetCaps(effective, permitted, inheritable, ambient Caps) {
-	header := &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	data := &[2]unix.CapUserData{}
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	data := [2]unix.CapUserData{}
 	for i := range data {
 		data[i] = unix.CapUserData{
 			Effective:   uint32(effective >> (32 * i)),

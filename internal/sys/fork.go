@@ -47,7 +47,7 @@ type Child struct {
 
 // cloneArgs is struct clone_args of linux/sched.h, its first 88 bytes (Linux 5.7).
 type cloneArgs struct {
-	flags, pidfd, _, parentTID, exitSignal, _, _, _, _, _, cgroup uint64
+	flags, pidfd, _, parentTID, exitSignal, stack, stackSize, _, _, _, cgroup uint64
 }
 
 // report is where a child says which of its steps failed. It lies in memory that both see, also
@@ -56,6 +56,23 @@ type report struct {
 	failed      uint32 // 1 if a step has
 	step, errno uint32
 	heir        int32 // the process of Program.ForkAgain
+	next        task  // for opNext
+}
+
+// task is what a child does: calls, and the registers of their results.
+type task struct {
+	calls *call
+	count int
+	regs  *uintptr
+	rep   *report
+}
+
+// registers are for the results of all calls of the program.
+func (p *Program) registers() []uintptr { return list(p, make([]uintptr, p.regs+1)) }
+
+func (p *Program) task(ops []op, regs []uintptr, rep *report) task {
+	calls := p.calls(ops)
+	return task{unsafe.SliceData(calls), len(calls), unsafe.SliceData(regs), rep}
 }
 
 // err gives the step that failed, or nil.
@@ -86,12 +103,15 @@ func Fork(ctx context.Context, flags uint64, cgroup *os.File, p *Program) (*Chil
 	}
 	defer unix.Munmap(page) //nolint:errcheck // memory
 	rep := (*report)(unsafe.Pointer(&page[0]))
-	pidfd := new(int32)
-	*pidfd = -1
-	args := newCloneArgs(flags|unix.CLONE_VFORK|shareMemory, cgroup, pin(p, pidfd))
+	pidfd := place(p, int32(-1))
+	args := newCloneArgs(flags|unix.CLONE_VFORK|shareMemory, cgroup, pidfd)
 	ops := slices.Concat(p.closeOthers(), p.ops)
+	t := place(p, p.task(ops, p.registers(), rep))
+	if err := p.check(); err != nil {
+		return nil, err
+	}
 	stop := killAtEnd(ctx, pidfd)
-	pid, errno := fork(args, ops, make([]uintptr, p.regs+1), rep)
+	pid, errno := fork(args, t)
 	stop()
 	runtime.KeepAlive(p)
 	runtime.KeepAlive(cgroup)
@@ -109,10 +129,10 @@ func Fork(ctx context.Context, flags uint64, cgroup *os.File, p *Program) (*Chil
 	return &child, nil
 }
 
-func newCloneArgs(flags uint64, cgroup *os.File, pidfd uintptr) *cloneArgs {
+func newCloneArgs(flags uint64, cgroup *os.File, pidfd *int32) *cloneArgs {
 	args := &cloneArgs{
 		flags:      flags | unix.CLONE_PIDFD,
-		pidfd:      uint64(pidfd),
+		pidfd:      uint64(uintptr(unsafe.Pointer(pidfd))),
 		exitSignal: uint64(unix.SIGCHLD),
 	}
 	if cgroup != nil {
@@ -165,7 +185,7 @@ func killAtEnd(ctx context.Context, pidfd *int32) (stop func()) {
 //
 //go:noinline
 //go:norace
-func fork(args *cloneArgs, ops []op, regs []uintptr, rep *report) (uintptr, syscall.Errno) {
+func fork(args *cloneArgs, t *task) (uintptr, syscall.Errno) {
 	runtimeBeforeFork()
 	pid, errno := rawVfork(args, unsafe.Sizeof(*args))
 	if errno != 0 || pid != 0 {
@@ -173,7 +193,7 @@ func fork(args *cloneArgs, ops []op, regs []uintptr, rep *report) (uintptr, sysc
 		return pid, syscall.Errno(errno)
 	}
 	runtimeAfterForkInChild()
-	runChild(ops, regs, rep)
+	runChild(t)
 	return 0, 0
 }
 
@@ -182,41 +202,52 @@ func fork(args *cloneArgs, ops []op, regs []uintptr, rep *report) (uintptr, sysc
 //
 //go:nosplit
 //go:norace
-func runChild(ops []op, regs []uintptr, rep *report) {
+func runChild(t *task) {
 	var a [6]uintptr
-	for i := 0; i < len(ops); i++ {
-		o := &ops[i]
-		if o.nr == opSkipUnlessZero {
-			if regs[o.args[0]] != 0 {
+	now := *t
+	for i := 0; i < now.count; i++ {
+		o := now.call(i)
+		switch o.nr {
+		case opSkipUnlessZero:
+			if *now.reg(o.args[0]) != 0 {
 				i += int(o.skip)
 			}
 			continue
-		}
-		if o.nr == opExitUnlessZero {
-			if regs[o.args[0]] != 0 {
-				_, _, _ = syscall.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
-			}
+		case opNext:
+			now, i = now.rep.next, -1
 			continue
 		}
 		for j := range a {
 			a[j] = o.args[j]
 			if o.regs&(1<<j) != 0 {
-				a[j] = regs[a[j]]
+				a[j] = *now.reg(a[j])
 			}
 		}
 		r, _, errno := syscall.RawSyscall6(o.nr, a[0], a[1], a[2], a[3], a[4], a[5])
 		switch {
+		case errno == 0 && r != 0 && o.parts: // the registers are the other one's from now on
+			_, _, _ = syscall.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
 		case errno == 0 && (r == 0 || !o.zero):
-			regs[o.save] = r
+			*now.reg(uintptr(o.save)) = r
 		case errno != 0 && (errno == o.tolerate[0] || errno == o.tolerate[1] || errno == o.tolerate[2]):
-			regs[o.save] = 0
+			*now.reg(uintptr(o.save)) = 0
 			i += int(o.skip)
 		default:
-			rep.step, rep.errno, rep.failed = uint32(i), uint32(errno), 1
-			i = len(ops)
+			now.rep.step, now.rep.errno, now.rep.failed = uint32(i), uint32(errno), 1
+			i = now.count
 		}
 	}
 	for {
 		_, _, _ = syscall.RawSyscall(unix.SYS_EXIT_GROUP, failedStatus, 0, 0)
 	}
+}
+
+//go:nosplit
+func (t *task) call(i int) *call {
+	return (*call)(unsafe.Add(unsafe.Pointer(t.calls), uintptr(i)*unsafe.Sizeof(call{})))
+}
+
+//go:nosplit
+func (t *task) reg(r uintptr) *uintptr {
+	return (*uintptr)(unsafe.Add(unsafe.Pointer(t.regs), r*unsafe.Sizeof(r)))
 }

@@ -2,7 +2,6 @@ package sys
 
 import (
 	"os"
-	"runtime"
 	"slices"
 	"syscall"
 	"unsafe"
@@ -13,12 +12,15 @@ import (
 // Program is what the child of a [Fork] does: system calls in order, with all their arguments in
 // place. If one fails, the child reports which, and ends.
 type Program struct {
-	ops  []op
-	fds  []int
-	pins runtime.Pinner
-	regs Reg
+	ops   []op
+	fds   []int
+	files []*os.File // so that no finalizer closes them
+	regs  Reg
+	// opened are the results that are descriptors which somebody has to close.
+	opened []Reg
 	// again is what ForkAgain passes to clone3(2).
 	again *cloneArgs
+	memory
 }
 
 // Reg stands for what a call in the child will return: usually a descriptor. 0 is where results go
@@ -28,26 +30,33 @@ type Reg uintptr
 // opSkipUnlessZero is no system call: it skips if the register args[0] is not 0.
 const opSkipUnlessZero = ^uintptr(0)
 
-// opExitUnlessZero is none, either: the child ends, and well, if the register args[0] is not 0.
-const opExitUnlessZero = ^uintptr(1)
+// opNext is none, either: the child goes on with the calls of report.next.
+const opNext = ^uintptr(1)
 
-// op is a system call to be made by the child.
+// op is a call with a name.
 type op struct {
-	step     string
+	step string
+	call
+}
+
+// call is a system call to be made by the child.
+type call struct {
 	nr       uintptr
 	args     [6]uintptr
 	regs     uint8            // bit i: args[i] is the register that has the argument
 	save     Reg              // where the result goes
 	zero     bool             // a result other than 0 is a failure
+	parts    bool             // who gets another result than 0 ends, and well
 	tolerate [3]syscall.Errno // these are no failure: the result is 0, and
 	skip     uint8            // so many of the following calls are left out
 }
 
-// Close lets go of what the program refers to. Children that were made with it are not concerned.
-func (p *Program) Close() { p.pins.Unpin() }
+// Close gives back the memory that the program's arguments are in. Children that share our memory must
+// have come to their exec, or have ended.
+func (p *Program) Close() { p.release() }
 
 func (p *Program) call(step string, nr uintptr, args ...uintptr) *op {
-	o := op{step: step, nr: nr}
+	o := op{step: step, call: call{nr: nr}}
 	copy(o.args[:], args)
 	p.ops = append(p.ops, o)
 	return &p.ops[len(p.ops)-1]
@@ -58,6 +67,13 @@ func (p *Program) result(o *op) Reg {
 	p.regs++
 	o.save = p.regs
 	return p.regs
+}
+
+// opens says that the call gives a descriptor.
+func (p *Program) opens(o *op) Reg {
+	r := p.result(o)
+	p.opened = append(p.opened, r)
+	return r
 }
 
 // from says that argument i is in a register.
@@ -78,30 +94,8 @@ func (o *op) or(skip int, errnos ...syscall.Errno) *op {
 func (p *Program) file(f *os.File) uintptr {
 	fd := f.Fd()
 	p.fds = append(p.fds, int(fd))
-	p.pins.Pin(f) // or its finalizer closes it
+	p.files = append(p.files, f)
 	return fd
-}
-
-// pin gives the address of a value that stays where it is.
-func pin[T any](p *Program, v *T) uintptr {
-	p.pins.Pin(v)
-	return uintptr(unsafe.Pointer(v))
-}
-
-// str gives the address of a copy of s that ends with NUL. A NUL in s cuts it.
-func (p *Program) str(s string) uintptr {
-	b := append([]byte(s), 0)
-	return pin(p, &b[0])
-}
-
-// strs gives the address of what execve(2) takes as arguments and environment.
-func (p *Program) strs(list []string) uintptr {
-	ptrs := make([]uintptr, 0, len(list)+1)
-	for _, s := range list {
-		ptrs = append(ptrs, p.str(s))
-	}
-	ptrs = append(ptrs, 0)
-	return pin(p, &ptrs[0])
 }
 
 // closeOthers gives the calls that close every descriptor above 2 but the program's.
@@ -115,7 +109,7 @@ func (p *Program) closeOthers() []op {
 			last = uintptr(keep[i+1] - 1)
 		}
 		if first <= last {
-			ops = append(ops, op{step: "close_range", nr: unix.SYS_CLOSE_RANGE, args: [6]uintptr{first, last}})
+			ops = append(ops, op{"close_range", call{nr: unix.SYS_CLOSE_RANGE, args: [6]uintptr{first, last}}})
 		}
 	}
 	return ops
@@ -124,13 +118,13 @@ func (p *Program) closeOthers() []op {
 // ResetSignals gives every signal its default meaning, and blocks none.
 func (p *Program) ResetSignals() {
 	const signals = 64
-	action := pin(p, new([4]uint64)) // struct sigaction of the kernel: all zero is SIG_DFL
+	action := pin(p, [4]uint64{}) // struct sigaction of the kernel: all zero is SIG_DFL
 	for sig := uintptr(1); sig <= signals; sig++ {
 		if sig != uintptr(unix.SIGKILL) && sig != uintptr(unix.SIGSTOP) {
 			p.call("rt_sigaction", unix.SYS_RT_SIGACTION, sig, action, 0, 8)
 		}
 	}
-	p.call("rt_sigprocmask", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, pin(p, new(uint64)), 0, 8)
+	p.call("rt_sigprocmask", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, pin(p, uint64(0)), 0, 8)
 }
 
 // Unshare moves the child into new namespaces, see unshare(2).
@@ -153,8 +147,8 @@ func (p *Program) NotDumpable() {
 func (p *Program) DieWithParent(parent *os.File) {
 	p.call("prctl PR_SET_PDEATHSIG", unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL))
 	// It may have died before. Nobody reads the report then.
-	poll := &unix.PollFd{Fd: int32(p.file(parent)), Events: unix.POLLIN}
-	p.call("poll the parent", unix.SYS_PPOLL, pin(p, poll), 1, pin(p, &unix.Timespec{}), 0, 0).zero = true
+	poll := unix.PollFd{Fd: int32(p.file(parent)), Events: unix.POLLIN}
+	p.call("poll the parent", unix.SYS_PPOLL, pin(p, poll), 1, pin(p, unix.Timespec{}), 0, 0).zero = true
 }
 
 // NewSession makes the child the leader of a new session.
@@ -191,7 +185,7 @@ func (p *Program) Umask(mask uint32) { p.call("umask", unix.SYS_UMASK, uintptr(m
 
 // Rlimit sets a resource limit, see setrlimit(2).
 func (p *Program) Rlimit(resource int, soft, hard uint64) {
-	lim := &unix.Rlimit{Cur: soft, Max: hard}
+	lim := unix.Rlimit{Cur: soft, Max: hard}
 	p.call("setrlimit", unix.SYS_PRLIMIT64, 0, uintptr(resource), pin(p, lim), 0)
 }
 
@@ -199,8 +193,7 @@ func (p *Program) Rlimit(resource int, soft, hard uint64) {
 func (p *Program) SetGroups(gids []uint32) {
 	var addr uintptr
 	if len(gids) > 0 {
-		gids = slices.Clone(gids)
-		addr = pin(p, &gids[0])
+		addr = uintptr(unsafe.Pointer(&list(p, gids)[0]))
 	}
 	p.call("setgroups", unix.SYS_SETGROUPS, uintptr(len(gids)), addr)
 }
@@ -221,16 +214,14 @@ func (p *Program) NoNewPrivs() {
 // sockFprog is struct sock_fprog of linux/filter.h.
 type sockFprog struct {
 	len    uint16
-	filter *byte
+	filter uintptr
 }
 
 // Seccomp loads a system call filter: an array of struct sock_filter, of 8 bytes each. It needs
 // CAP_SYS_ADMIN or [Program.NoNewPrivs], and all that follows is subject to it. flags are Seccomp
 // constants, and those of [SeccompFlag].
 func (p *Program) Seccomp(filter []byte, flags uint) {
-	filter = slices.Clone(filter)
-	p.pins.Pin(&filter[0])
-	prog := &sockFprog{len: uint16(len(filter) / 8), filter: &filter[0]}
+	prog := sockFprog{len: uint16(len(filter) / 8), filter: uintptr(unsafe.Pointer(&list(p, filter)[0]))}
 	p.call("seccomp", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(flags), pin(p, prog))
 }
 
@@ -249,12 +240,12 @@ func (p *Program) ChdirAgain(path string, first Reg) {
 }
 
 func (p *Program) chdir(path string, tolerate ...syscall.Errno) Reg {
-	how := &unix.OpenHow{
+	how := unix.OpenHow{
 		Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_NO_MAGICLINKS,
 	}
 	step := "chdir to " + path
-	open := p.call(step, unix.SYS_OPENAT2, fdcwd, p.str(path), pin(p, how), unsafe.Sizeof(*how)).or(1, tolerate...)
+	open := p.call(step, unix.SYS_OPENAT2, fdcwd, p.str(path), pin(p, how), unsafe.Sizeof(how)).or(1, tolerate...)
 	dir := p.result(open)
 	p.call(step, unix.SYS_FCHDIR).from(0, dir)
 	return dir
@@ -263,8 +254,8 @@ func (p *Program) chdir(path string, tolerate ...syscall.Errno) Reg {
 // RefuseMagicLinks fails if a path goes through a magic link of /proc. Until the exec, /proc/self/exe
 // is this very program, and a container that executed it could then write to it (CVE-2019-5736).
 func (p *Program) RefuseMagicLinks(step, path string) {
-	how := &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_MAGICLINKS}
-	p.call(step, unix.SYS_OPENAT2, fdcwd, p.str(path), pin(p, how), unsafe.Sizeof(*how))
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_MAGICLINKS}
+	p.call(step, unix.SYS_OPENAT2, fdcwd, p.str(path), pin(p, how), unsafe.Sizeof(how))
 }
 
 // Exec executes a program, looked up from the root or the working directory. It is the last step.

@@ -7,11 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MountProc mounts procfs, for the pid namespace the child is in, on target. attrs are Attr
-// constants; options are its mount options. It gives the mount's root, which is procfs for
-// certain, whatever target was.
-func (p *Program) MountProc(target *os.File, attrs int, options [][2]string) Reg {
-	fs := p.result(p.call("mount proc: fsopen", unix.SYS_FSOPEN, p.str("proc"), unix.FSOPEN_CLOEXEC))
+// MakeProc makes procfs, for the pid namespace the child is in, as a mount that is attached nowhere. attrs
+// are Attr constants; options are its mount options.
+func (p *Program) MakeProc(attrs int, options [][2]string) Reg {
+	fs := p.opens(p.call("mount proc: fsopen", unix.SYS_FSOPEN, p.str("proc"), unix.FSOPEN_CLOEXEC))
 	p.call("mount proc: source", unix.SYS_FSCONFIG, 0, unix.FSCONFIG_SET_STRING, p.str("source"), p.str("proc"), 0).from(0, fs)
 	for _, o := range options {
 		step := "mount proc: option " + o[0]
@@ -22,20 +21,17 @@ func (p *Program) MountProc(target *os.File, attrs int, options [][2]string) Reg
 		p.call(step, unix.SYS_FSCONFIG, 0, unix.FSCONFIG_SET_STRING, p.str(o[0]), p.str(o[1]), 0).from(0, fs)
 	}
 	p.call("mount proc: create", unix.SYS_FSCONFIG, 0, unix.FSCONFIG_CMD_CREATE, 0, 0, 0).from(0, fs)
-	mount := p.result(p.call("mount proc: fsmount", unix.SYS_FSMOUNT, 0, unix.FSMOUNT_CLOEXEC, uintptr(attrs)).from(0, fs))
-	p.call("mount proc: move_mount", unix.SYS_MOVE_MOUNT, 0, p.str(""), p.file(target), p.str(""),
-		unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH).from(0, mount)
-	return mount
+	return p.opens(p.call("mount proc: fsmount", unix.SYS_FSMOUNT, 0, unix.FSMOUNT_CLOEXEC, uintptr(attrs)).from(0, fs))
 }
 
 // openBelow looks path up below dir: not out of its file system, and through no magic link. If it
 // is not there, the next skip calls are left out.
-func (p *Program) openBelow(step string, dir Reg, path string, flags uint64, skip int) Reg {
-	how := &unix.OpenHow{
+func (p *Program) openBelow(step string, dir *os.File, path string, flags uint64, skip int) Reg {
+	how := unix.OpenHow{
 		Flags:   flags | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV,
 	}
-	open := p.call(step, unix.SYS_OPENAT2, 0, p.str(path), pin(p, how), unsafe.Sizeof(*how)).from(0, dir)
+	open := p.call(step, unix.SYS_OPENAT2, p.file(dir), p.str(path), pin(p, how), unsafe.Sizeof(how))
 	if skip > 0 {
 		open.or(skip, unix.ENOENT, unix.ENOTDIR)
 	}
@@ -44,7 +40,7 @@ func (p *Program) openBelow(step string, dir Reg, path string, flags uint64, ski
 
 // Attach attaches a mount at a path below dir. With optional, a path that is not there is left
 // alone.
-func (p *Program) Attach(step string, mount *os.File, dir Reg, path string, optional bool) {
+func (p *Program) Attach(step string, mount, dir *os.File, path string, optional bool) {
 	skip := 0
 	if optional {
 		skip = 1
@@ -56,9 +52,9 @@ func (p *Program) Attach(step string, mount *os.File, dir Reg, path string, opti
 
 // Mask hides a path below dir: a directory behind an empty read-only tmpfs, anything else behind a
 // read-only bind mount of null, an open node. A path that is not there needs no hiding.
-func (p *Program) Mask(step string, null *os.File, dir Reg, path string) {
+func (p *Program) Mask(step string, null, dir *os.File, path string) {
 	empty := p.str("")
-	attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY, Propagation: unix.MS_PRIVATE}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY, Propagation: unix.MS_PRIVATE}
 	const flags = unix.MOVE_MOUNT_F_EMPTY_PATH | unix.MOVE_MOUNT_T_EMPTY_PATH
 
 	target := p.openBelow(step, dir, path, unix.O_PATH|unix.O_DIRECTORY, 5)
@@ -71,7 +67,7 @@ func (p *Program) Mask(step string, null *os.File, dir Reg, path string) {
 	p.call(step, opSkipUnlessZero, uintptr(target)).skip = 4
 	other := p.openBelow(step, dir, path, unix.O_PATH, 3)
 	mask = p.result(p.call(step, unix.SYS_OPEN_TREE, p.file(null), empty, cloneTreeFlags))
-	p.call(step, unix.SYS_MOUNT_SETATTR, 0, empty, unix.AT_EMPTY_PATH, pin(p, attr), unsafe.Sizeof(*attr)).from(0, mask)
+	p.call(step, unix.SYS_MOUNT_SETATTR, 0, empty, unix.AT_EMPTY_PATH, pin(p, attr), unsafe.Sizeof(attr)).from(0, mask)
 	p.call(step, unix.SYS_MOVE_MOUNT, 0, empty, 0, empty, flags).from(0, mask).from(2, other)
 }
 
@@ -79,20 +75,20 @@ const cloneTreeFlags = unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_E
 
 // ReadOnly makes a path below dir, and all that is mounted below it, a read-only bind mount of
 // itself. A path that is not there is left alone.
-func (p *Program) ReadOnly(step string, dir Reg, path string) {
+func (p *Program) ReadOnly(step string, dir *os.File, path string) {
 	empty := p.str("")
 	target := p.openBelow(step, dir, path, unix.O_PATH, 3)
 	bind := p.result(p.call(step, unix.SYS_OPEN_TREE, 0, empty, cloneTreeFlags|unix.AT_RECURSIVE).from(0, target))
-	attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
-	p.call(step, unix.SYS_MOUNT_SETATTR, 0, empty, unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, pin(p, attr), unsafe.Sizeof(*attr)).from(0, bind)
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+	p.call(step, unix.SYS_MOUNT_SETATTR, 0, empty, unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, pin(p, attr), unsafe.Sizeof(attr)).from(0, bind)
 	p.call(step, unix.SYS_MOVE_MOUNT, 0, empty, 0, empty,
 		unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH).from(0, bind).from(2, target)
 }
 
 // WriteFile writes into a file below dir that exists.
 func (p *Program) WriteFile(step string, dir *os.File, path, content string) {
-	how := &unix.OpenHow{Flags: unix.O_WRONLY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV}
-	file := p.result(p.call(step, unix.SYS_OPENAT2, p.file(dir), p.str(path), pin(p, how), unsafe.Sizeof(*how)))
+	how := unix.OpenHow{Flags: unix.O_WRONLY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV}
+	file := p.result(p.call(step, unix.SYS_OPENAT2, p.file(dir), p.str(path), pin(p, how), unsafe.Sizeof(how)))
 	p.call(step, unix.SYS_WRITE, 0, p.str(content), uintptr(len(content))).from(0, file)
 	p.call(step, unix.SYS_CLOSE).from(0, file)
 }

@@ -25,9 +25,8 @@ func (p *Program) BeRoot() {
 // ends: namespaces belong to the user namespace that their maker is in, and a process cannot be born
 // in another one than its maker's. That one is our child, too: [Spawned.Heir].
 func (p *Program) ForkAgain(flags uint64) {
-	p.again = &cloneArgs{flags: flags | unix.CLONE_PARENT | unix.CLONE_PARENT_SETTID}
-	pid := p.result(p.call("clone3", unix.SYS_CLONE3, pin(p, p.again), unsafe.Sizeof(*p.again)))
-	p.call("end", opExitUnlessZero, uintptr(pid))
+	p.again = place(p, cloneArgs{flags: flags | unix.CLONE_PARENT | unix.CLONE_PARENT_SETTID})
+	p.call("clone3", unix.SYS_CLONE3, uintptr(unsafe.Pointer(p.again)), unsafe.Sizeof(*p.again)).parts = true
 }
 
 // Heir gives the process that has gone on in place of the one that was spawned, if the program has

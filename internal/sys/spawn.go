@@ -11,11 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Spawned is a process made by [Spawn].
+// Spawned is a process made by [Spawn] or [Begin].
 type Spawned struct {
 	Child
 	page []byte
-	ops  []op
+	ops  []op // the part of the program that it does
 }
 
 // Spawn makes a process that runs the program and nothing else, like [Fork], but does not wait for
@@ -24,21 +24,34 @@ type Spawned struct {
 //
 // How far it has come, the program itself says ([Program.Tell]). The caller closes the Spawned.
 func Spawn(flags uint64, cgroup *os.File, p *Program) (*Spawned, error) {
+	return spawn(flags, cgroup, p, slices.Concat(p.closeOthers(), p.ops), p.registers(), fork)
+}
+
+// forking makes a process that does a task: [fork], or what [forkSharing] gives.
+type forking func(args *cloneArgs, t *task) (pid uintptr, errno syscall.Errno)
+
+// spawn makes a process that does ops.
+func spawn(flags uint64, cgroup *os.File, p *Program, ops []op, regs []uintptr, fork forking) (*Spawned, error) {
 	page, err := reportPage()
 	if err != nil {
 		return nil, err
 	}
-	pidfd := new(int32)
-	args := newCloneArgs(flags, cgroup, pin(p, pidfd))
-	s := &Spawned{page: page, ops: slices.Concat(p.closeOthers(), p.ops)}
+	s := &Spawned{page: page, ops: ops}
 	if p.again != nil {
 		p.again.parentTID = uint64(uintptr(unsafe.Pointer(&s.report().heir)))
 	}
-	pid, errno := fork(args, s.ops, make([]uintptr, p.regs+1), s.report())
+	pidfd := place(p, int32(-1))
+	t := place(p, p.task(ops, regs, s.report()))
+	if err := p.check(); err != nil {
+		s.Close()
+		return nil, err
+	}
+	pid, errno := fork(newCloneArgs(flags, cgroup, pidfd), t)
 	runtime.KeepAlive(p)
 	runtime.KeepAlive(cgroup)
 	if errno != 0 {
-		return nil, fmt.Errorf("clone3: %w", joinUnmap(errno, page))
+		s.Close()
+		return nil, fmt.Errorf("clone3: %w", errno)
 	}
 	s.Child = newChild(pid, *pidfd)
 	return s, nil
@@ -59,20 +72,6 @@ func (s *Spawned) Discard() {
 // Close lets go of the memory that the report is in; the pidfd stays open.
 func (s *Spawned) Close() { _ = unix.Munmap(s.page) }
 
-// reportPage is memory that is shared with children, also with those that have a copy of the rest.
-func reportPage() ([]byte, error) {
-	page, err := unix.Mmap(-1, 0, os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS)
-	if err != nil {
-		return nil, fmt.Errorf("fork: %w", err)
-	}
-	return page, nil
-}
-
-func joinUnmap(errno syscall.Errno, page []byte) error {
-	_ = unix.Munmap(page)
-	return errno
-}
-
 // Tell writes one byte to f, and closes it.
 func (p *Program) Tell(f *os.File) {
 	fd := p.file(f)
@@ -82,7 +81,7 @@ func (p *Program) Tell(f *os.File) {
 
 // Await waits until a byte can be read from f. If there is none to come any more, the process ends.
 func (p *Program) Await(f *os.File) {
-	got := p.result(p.call("await", unix.SYS_READ, p.file(f), pin(p, new(byte)), 1))
+	got := p.result(p.call("await", unix.SYS_READ, p.file(f), pin(p, byte(0)), 1))
 	end := p.call("await", opSkipUnlessZero, uintptr(got))
 	end.skip = 1
 	p.call("await", unix.SYS_EXIT_GROUP, failedStatus)

@@ -17,3 +17,6 @@ func rawVfork(args *cloneArgs, size uintptr) (pid, errno uintptr) {
 	pid, _, e := syscall.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(args)), size, 0)
 	return pid, uintptr(e)
 }
+
+// forkSharing shares nothing, for the same reason.
+func forkSharing(*Program) forking { return fork }
