@@ -36,6 +36,9 @@ var errNotTerminal = errors.New("the input is not a terminal: leave out -t, or -
 // byte takes a detour. Nothing else of the host's is, for the container's root could open it again:
 // a file that is only read here for writing, or a terminal to read what is typed for others.
 func (a *attachment) prepare(spec *specs.Spec, cfg *container.Config) (err error) {
+	if a.signals != nil {
+		a.signals.Ready()
+	}
 	if a.terminal {
 		if a.interactive && !isTerminal(a.Stdin) {
 			return errNotTerminal
@@ -183,7 +186,7 @@ func (a *attachment) passSignals(ctx context.Context, p *container.Process) (sto
 		return func() { after() }
 	}
 	done := make(chan struct{})
-	go a.signals.CatchMore(done) // while the program is being loaded
+	go a.signals.CatchRare(done)
 	go func() {
 		asked := 0
 		for {

@@ -25,7 +25,8 @@ type creation struct {
 	id           string
 	bundle       string
 	keepKeyring  bool
-	wait, detach bool // it waits for start; it is left alone
+	wait, detach bool   // it waits for start; it is left alone
+	ready        func() // called before there is a process
 }
 
 func (c *creation) addFlags(flags *flag.FlagSet) {
@@ -39,7 +40,7 @@ func (c *creation) addFlags(flags *flag.FlagSet) {
 }
 
 func create(ctx context.Context, r *runtime, args []string) (int, error) {
-	c := creation{wait: true, detach: true}
+	c := creation{wait: true, detach: true, ready: func() {}}
 	flags := newFlags("create")
 	c.addFlags(flags)
 	rest, err := parse(flags, args, 1, 1)
@@ -125,6 +126,7 @@ func (c *creation) start(ctx context.Context, h *held, spec *specs.Spec) (p *con
 		return nil, fmt.Errorf("root file system: %w", err)
 	}
 	defer cfg.Root.Close()
+	c.ready()
 	return made.Start(ctx, cfg)
 }
 

@@ -81,6 +81,7 @@ func execute(ctx context.Context, r *runtime, args []string) (int, error) {
 	}
 	j.id = rest[0]
 	proxy := newProxy(!j.detach)
+	proxy.ready()
 	p, err := r.join(ctx, &j, rest[1:])
 	if err != nil || j.detach {
 		return statusOf(err), err

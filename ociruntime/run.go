@@ -30,6 +30,7 @@ func run(ctx context.Context, r *runtime, args []string) (int, error) {
 	}
 	c.id = rest[0]
 	proxy := newProxy(!c.detach)
+	c.ready = proxy.ready
 	h, spec, p, err := r.create(ctx, &c)
 	if err != nil {
 		return 1, err
@@ -63,6 +64,13 @@ func newProxy(wanted bool) *proxy {
 	return &proxy{signals: relay.Catch()}
 }
 
+// ready waits until signals are taken: whoever learns that there is a process may send it some.
+func (x *proxy) ready() {
+	if x.signals != nil {
+		x.signals.Ready()
+	}
+}
+
 // serve passes on signals and what is typed and shown, until the process ends.
 func (x *proxy) serve(p *container.Process) (int, error) {
 	restore := func() {}
@@ -80,7 +88,7 @@ func (x *proxy) serve(p *container.Process) (int, error) {
 	} else {
 		close(shown)
 	}
-	go x.signals.CatchMore(p.Done())
+	go x.signals.CatchRare(p.Done())
 	go x.passSignals(p)
 	status, err := p.Wait()
 	<-shown

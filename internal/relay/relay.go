@@ -13,26 +13,33 @@ import (
 
 // Signals are caught signals. They wait in C until somebody takes them.
 type Signals struct {
-	C chan os.Signal
+	C     chan os.Signal
+	usual chan struct{} // closed when the usual ones are caught
 }
 
-// Catch begins to catch what would end this program at once. Package signal hands each signal that it is
-// to catch from thread to thread, at some 50 µs: the others are for [Signals.CatchMore]. The caller calls
-// Stop.
+// Catch begins to catch the usual signals, in the background: package signal hands each that it is to catch
+// from thread to thread, at some 50 µs. The caller calls Ready before somebody can know that there is a
+// program, and Stop at last.
 func Catch() *Signals {
-	s := &Signals{C: make(chan os.Signal, 64)} // as many as there are kinds, so that none is dropped
-	signal.Notify(s.C, syscall.SIGINT, syscall.SIGTERM)
+	s := &Signals{C: make(chan os.Signal, 64), usual: make(chan struct{})} // as many as there are kinds, so that none is dropped
+	go func() {
+		defer close(s.usual)
+		signal.Notify(s.C, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2,
+			syscall.SIGALRM, syscall.SIGCONT, syscall.SIGWINCH)
+	}()
 	return s
 }
+
+// Ready waits until the usual signals are caught.
+func (s *Signals) Ready() { <-s.usual }
 
 // rareDelay is how long a program has to run to be one that somebody sends rare signals.
 const rareDelay = 20 * time.Millisecond
 
-// CatchMore catches more signals: the usual ones at once, the others when the program seems to stay. It
-// returns when they are caught, or done is closed. Those that are never caught are about this
-// process itself (SIGPIPE, SIGCHLD, faults), or about its place in the terminal (SIGTSTP).
-func (s *Signals) CatchMore(done <-chan struct{}) {
-	signal.Notify(s.C, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGCONT, syscall.SIGWINCH)
+// CatchRare catches the others, when the program seems to stay. It returns when they are caught, or done is
+// closed. Those that are never caught are about this process itself (SIGPIPE, SIGCHLD, faults), or about
+// its place in the terminal (SIGTSTP).
+func (s *Signals) CatchRare(done <-chan struct{}) {
 	select {
 	case <-done:
 		return
@@ -46,4 +53,7 @@ func (s *Signals) CatchMore(done <-chan struct{}) {
 }
 
 // Stop ends the catching: signals mean to this program what they meant before.
-func (s *Signals) Stop() { signal.Stop(s.C) }
+func (s *Signals) Stop() {
+	s.Ready()
+	signal.Stop(s.C)
+}

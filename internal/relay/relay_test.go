@@ -18,21 +18,24 @@ func TestSignalsAreCaught(t *testing.T) {
 		require.NoError(t, syscall.Kill(os.Getpid(), want))
 		require.Equal(t, os.Signal(want), <-s.C)
 	}
+	s.Ready()
 	take(syscall.SIGINT)
 	take(syscall.SIGTERM)
-	s.CatchMore(t.Context().Done())
 	take(syscall.SIGHUP)
 	take(syscall.SIGWINCH)
+	s.CatchRare(t.Context().Done())
 	take(sys.SIGRTMIN + 1)
 	take(sys.SIGRTMAX)
 }
 
-func TestCatchMoreEnds(t *testing.T) {
+// A program that ends soon has nobody wait for the rare ones.
+func TestCatchRareEnds(t *testing.T) {
 	s := Catch()
 	defer s.Stop()
 	done := make(chan struct{})
 	close(done)
-	s.CatchMore(done)
+	s.CatchRare(done)
+	s.Ready()
 	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGUSR1))
 	require.Equal(t, os.Signal(syscall.SIGUSR1), <-s.C)
 }
