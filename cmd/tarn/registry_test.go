@@ -9,10 +9,12 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -205,6 +207,61 @@ func TestTLS(t *testing.T) {
 	s.fails("no certificate in it", "search-tags", name+"/app")
 	// On this machine any certificate will do.
 	require.Len(t, strings.Fields(s.tarn("search-tags", reg.Host+"/app")), 2)
+}
+
+// A registry may ask for a certificate of the client, which lies in certs.d as Docker has it.
+func TestClientCertificate(t *testing.T) {
+	const name = "registry.test"
+	certificate, key := testenv.Certificate(t, name)
+	own, ownKey := testenv.Certificate(t, "client")
+	reg := testenv.StartRegistry(t, testenv.RegistryOptions{Certificate: certificate, Key: key, ClientCA: own})
+	s := newShell(t, "HTTPS_PROXY="+tunnel(t, reg.Host))
+	s.image()
+	certs := filepath.Join(filepath.Dir(s.bin), ".config/containers/certs.d", name)
+	require.NoError(t, os.MkdirAll(certs, 0o755))
+	give := func(from, as string) {
+		t.Helper()
+		text, err := os.ReadFile(from)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(filepath.Join(certs, as), text, 0o600))
+	}
+	give(certificate, "ca.crt")
+	s.fails("bad certificate", "push", "app", name+"/app")
+	give(own, "client.cert")
+	s.fails("client.key", "push", "app", name+"/app")
+	give(ownKey, "client.key")
+	s.tarn("push", "app", name+"/app")
+	require.Equal(t, "latest", s.tarn("search-tags", name+"/app"))
+	give(certificate, "client.cert")
+	give(key, "client.key")
+	s.fails("certificate", "push", "app", name+"/app") // not one of the authority that the registry trusts
+}
+
+// What NO_PROXY lists is reached without the proxy, and plain HTTP goes through HTTP_PROXY.
+func TestProxies(t *testing.T) {
+	reg := testenv.StartRegistry(t, testenv.RegistryOptions{})
+	var asked atomic.Int64
+	forward := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.Out.URL.Host = reg.Host }}
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		if r.Method == http.MethodConnect {
+			http.Error(w, "no TLS here", http.StatusBadGateway)
+			return
+		}
+		forward.ServeHTTP(w, r)
+	}))
+	t.Cleanup(proxy.Close)
+	s := newShell(t, "HTTP_PROXY="+proxy.URL, "HTTPS_PROXY="+proxy.URL)
+	s.image()
+	s.tarn("push", "--tls-verify=false", "app", "registry.test/app")
+	require.Positive(t, asked.Load())
+	s.env = append(s.env, "NO_PROXY=other.test,.registry.test,registry.test")
+	before := asked.Load()
+	_, _, status := s.try("", "search-tags", "--tls-verify=false", "registry.test/app")
+	require.NotZero(t, status, "there is no such host but for the proxy")
+	require.Equal(t, before, asked.Load())
+	require.Equal(t, "latest", s.tarn("search-tags", reg.Host+"/app"), "what is on this machine needs none")
+	require.Equal(t, before, asked.Load())
 }
 
 func TestMirrors(t *testing.T) {

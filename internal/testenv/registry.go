@@ -32,6 +32,8 @@ type RegistryOptions struct {
 	Auth string
 	// Certificate and Key are files; without them it speaks plain HTTP.
 	Certificate, Key string
+	// ClientCA is a file with the certificate that clients must have one of, or "".
+	ClientCA string
 }
 
 // StartRegistry starts a registry, and stops it at the end of the test. It skips the test (fails it
@@ -54,6 +56,9 @@ http:
 `, r.Data, r.Host)
 	if opts.Certificate != "" {
 		config += fmt.Sprintf("  tls:\n    certificate: %s\n    key: %s\n", opts.Certificate, opts.Key)
+	}
+	if opts.ClientCA != "" {
+		config += fmt.Sprintf("    clientcas:\n      - %s\n", opts.ClientCA)
 	}
 	if opts.Auth != "" {
 		config += "auth:\n  " + strings.ReplaceAll(strings.TrimSpace(opts.Auth), "\n", "\n  ") + "\n"
