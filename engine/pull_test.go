@@ -286,6 +286,20 @@ func TestPullGoesOnAfterEachCut(t *testing.T) {
 	require.EqualValues(t, (len(layer.blob)+(64<<10)-1)/(64<<10), sent.Load(), "no byte is fetched twice")
 }
 
+func TestPullFromASlowRegistry(t *testing.T) {
+	reg := testenv.StartRegistry(t, testenv.RegistryOptions{})
+	proxy := testenv.StartProxy(t, reg.Host)
+	tar := layerTar(t, 1, 1<<20)
+	layer := gzipLayer(t, tar)
+	remote{t, reg.Host}.pushImage("slow", "latest", image.HostPlatform(), layer)
+	proxy.ChangeBodies(func(_ *http.Request, body io.Reader) io.Reader { return slowBody{body} })
+	e := newEngine(t)
+	_, err := e.Pull(t.Context(), proxy.Host+"/slow", engine.PullOptions{})
+	require.NoError(t, err)
+	requireLayer(t, e, tar)
+	require.Len(t, proxy.Requests(), 3, "slow is not broken")
+}
+
 func TestPullRetriesAsTheRegistryAsks(t *testing.T) {
 	reg := testenv.StartRegistry(t, testenv.RegistryOptions{})
 	proxy := testenv.StartProxy(t, reg.Host)

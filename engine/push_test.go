@@ -10,14 +10,17 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/tarnfs/tarn/engine"
 	"github.com/tarnfs/tarn/image"
 	"github.com/tarnfs/tarn/internal/testenv"
+	"github.com/tarnfs/tarn/registry"
 )
 
 func TestPushGivesTheDigestsThatCame(t *testing.T) {
@@ -185,6 +188,108 @@ func TestPushGoesOnAfterACut(t *testing.T) {
 			requireLayer(t, second, tar)
 		})
 	}
+}
+
+// Whatever the way to the registry does, what arrives is what was sent, or nothing.
+func TestPushThroughFaults(t *testing.T) {
+	var mu sync.Mutex
+	refused := map[string]int{}
+	for name, harm := range map[string]func(w http.ResponseWriter, r *http.Request) bool{
+		"cut at every 64 KiB": func(_ http.ResponseWriter, r *http.Request) bool {
+			r.Body = io.NopCloser(&cutBody{body: r.Body, left: 64 << 10})
+			return false
+		},
+		"busy": func(w http.ResponseWriter, r *http.Request) bool {
+			mu.Lock()
+			defer mu.Unlock()
+			key := r.Method + r.URL.Path
+			refused[key]++
+			switch refused[key] {
+			case 1:
+				w.Header().Set("Retry-After", "1")
+				w.WriteHeader(http.StatusTooManyRequests)
+			case 2:
+				w.WriteHeader(http.StatusServiceUnavailable)
+			default:
+				return false
+			}
+			return true
+		},
+		"slow": func(_ http.ResponseWriter, r *http.Request) bool {
+			r.Body = io.NopCloser(slowBody{r.Body})
+			return false
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			reg := testenv.StartRegistry(t, testenv.RegistryOptions{})
+			proxy := testenv.StartProxy(t, reg.Host)
+			proxy.Intercept(harm)
+			e, tar := newEngine(t), layerTar(t, 1, 1<<20)
+			_, err := e.Import(t.Context(), bytes.NewReader(tar), engine.ImportOptions{Name: proxy.Host + "/app"})
+			require.NoError(t, err)
+			pushed, err := e.Push(t.Context(), proxy.Host+"/app", "", engine.PushOptions{})
+			require.NoError(t, err)
+			require.Equal(t, string(pushed.Digest), reg.Header("/v2/app/manifests/latest").Get("Docker-Content-Digest"))
+			second := newEngine(t)
+			_, err = second.Pull(t.Context(), reg.Host+"/app", engine.PullOptions{})
+			require.NoError(t, err)
+			requireLayer(t, second, tar)
+		})
+	}
+	t.Run("wrong bytes", func(t *testing.T) {
+		reg := testenv.StartRegistry(t, testenv.RegistryOptions{})
+		proxy := testenv.StartProxy(t, reg.Host)
+		proxy.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
+			if r.Method == http.MethodPatch {
+				r.Body = io.NopCloser(&flippedBody{Reader: r.Body})
+			}
+			return false
+		})
+		e := newEngine(t)
+		_, err := e.Import(t.Context(), bytes.NewReader(layerTar(t, 1, 8<<20)), engine.ImportOptions{Name: proxy.Host + "/app"})
+		require.NoError(t, err)
+		_, err = e.Push(t.Context(), proxy.Host+"/app", "", engine.PushOptions{Compression: "none"})
+		require.ErrorContains(t, err, "DIGEST_INVALID")
+		_, err = newEngine(t).Pull(t.Context(), reg.Host+"/app", engine.PullOptions{})
+		require.ErrorIs(t, err, registry.ErrNotFound, "no manifest names what did not arrive")
+	})
+}
+
+// cutBody breaks off after some bytes; a body that ends before is not harmed.
+type cutBody struct {
+	body io.Reader
+	left int
+}
+
+func (c *cutBody) Read(p []byte) (int, error) {
+	if c.left == 0 {
+		return 0, io.ErrUnexpectedEOF
+	}
+	n, err := c.body.Read(p[:min(len(p), c.left)])
+	c.left -= n
+	return n, err
+}
+
+// slowBody gives a little at a time.
+type slowBody struct{ io.Reader }
+
+func (s slowBody) Read(p []byte) (int, error) {
+	time.Sleep(time.Millisecond)
+	return s.Reader.Read(p[:min(len(p), 8<<10)])
+}
+
+// flippedBody has another first byte.
+type flippedBody struct {
+	io.Reader
+	done bool
+}
+
+func (f *flippedBody) Read(p []byte) (int, error) {
+	n, err := f.Reader.Read(p)
+	if n > 0 && !f.done {
+		p[0], f.done = p[0]^1, true
+	}
+	return n, err
 }
 
 func TestPushInChunksWhereThatIsWanted(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"slices"
 	"strconv"
@@ -94,7 +95,7 @@ func passes(err error) bool {
 		return passesStatus(refused.StatusCode)
 	}
 	for _, reason := range []error{
-		io.ErrUnexpectedEOF, io.EOF, errShort, errResend,
+		io.ErrUnexpectedEOF, io.EOF, errShort, errResend, net.ErrClosed,
 		syscall.ECONNRESET, syscall.ECONNABORTED, syscall.EPIPE, syscall.ECONNREFUSED, syscall.ETIMEDOUT,
 	} {
 		if errors.Is(err, reason) {

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/tarnfs/tarn/image"
 )
@@ -26,11 +27,12 @@ type Content struct {
 const (
 	// A blob up to this size goes with the request that completes the upload.
 	monolithic = 4 << 20
-	// chunkSize is that of pieces for registries that refuse a whole blob in one request (413), and
-	// after a connection broke: many registries keep nothing of a request that came in part.
-	chunkSize = 8 << 20
+	// mostChunk is the size of pieces for registries that refuse a whole blob in one request (413), and
+	// after a connection broke: many registries keep nothing of a request that came in part. Pieces become
+	// smaller, down to leastChunk, as long as this goes on.
+	mostChunk, leastChunk = 8 << 20, 32 << 10
 	// maxLost bounds how often an upload begins anew.
-	maxLost = 5
+	maxLost = 8
 )
 
 // Exists asks whether the repository has a blob.
@@ -95,10 +97,12 @@ func (u *upload) recover(ctx context.Context, err error) error {
 	if answer, ok := errors.AsType[*statusError](err); ok {
 		status = answer.status
 	}
-	wasChunked := u.chunked
-	u.chunked = u.chunked || u.location != ""
+	canShrink := u.chunk != leastChunk
+	if u.location != "" && (u.chunk == 0 || tooMuch(status)) {
+		u.chunk = smaller(u.chunk)
+	}
 	switch {
-	case status == http.StatusRequestEntityTooLarge && !wasChunked:
+	case status == http.StatusRequestEntityTooLarge && canShrink:
 	case u.location != "" && u.lost < maxLost && (status == http.StatusNotFound || status == http.StatusRequestedRangeNotSatisfiable):
 		// The registry has lost the session, as the reference implementation does after a broken connection.
 		u.lost++
@@ -111,6 +115,19 @@ func (u *upload) recover(ctx context.Context, err error) error {
 	return u.catchUp(ctx)
 }
 
+// tooMuch tells whether less at a time may come through: the connection broke (there is no status), or that of
+// a proxy to the registry, or it was said.
+func tooMuch(status int) bool {
+	return status == 0 || status == http.StatusRequestEntityTooLarge || status == http.StatusBadGateway || status == http.StatusGatewayTimeout
+}
+
+func smaller(chunk int64) int64 {
+	if chunk == 0 {
+		return mostChunk
+	}
+	return max(chunk/4, leastChunk)
+}
+
 func (u *upload) forget() { u.location, u.offset, u.sent = "", 0, false }
 
 // upload is an upload session (distribution-spec 1.1, "Pushing blobs").
@@ -120,8 +137,8 @@ type upload struct {
 	location string // of the session; "" before there is one
 	offset   int64  // what the registry has
 	sent     bool   // all of it
-	chunked  bool
-	lost     int // sessions
+	chunk    int64  // what is sent with one request, at most; 0: all
+	lost     int    // sessions
 	retry    retry
 }
 
@@ -132,7 +149,7 @@ func (u *upload) advance(ctx context.Context) (image.Descriptor, error) {
 			return image.Descriptor{}, err
 		}
 	}
-	if u.content.Size >= 0 && u.content.Size <= monolithic && u.offset == 0 {
+	if u.content.Size >= 0 && u.content.Size <= monolithic && u.offset == 0 && (u.chunk == 0 || u.content.Size <= u.chunk) {
 		return u.finish(ctx, true)
 	}
 	for !u.sent {
@@ -173,16 +190,18 @@ func (u *upload) sendPiece(ctx context.Context) error {
 		return err
 	}
 	defer body.Close()
-	counted := &countingReader{Reader: body}
+	ctx, counted := u.repo.client.watch(ctx, body)
+	defer counted.stop()
 	limit := int64(-1)
 	if u.content.Size >= 0 {
 		limit = u.content.Size - u.offset
 	}
-	if u.chunked && (limit < 0 || limit > chunkSize) {
-		limit = chunkSize
+	if u.chunk > 0 && (limit < 0 || limit > u.chunk) {
+		limit = u.chunk
 	}
 	var source io.Reader = counted
 	if limit >= 0 {
+		counted.end = limit
 		source = io.LimitReader(counted, limit)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPatch, u.location, source)
@@ -194,13 +213,13 @@ func (u *upload) sendPiece(ctx context.Context) error {
 	// Docker has always sent such.
 	if limit >= 0 && u.content.Size >= 0 {
 		req.ContentLength = limit
-		if u.chunked || u.offset > 0 {
+		if u.chunk > 0 || u.offset > 0 {
 			req.Header.Set("Content-Range", fmt.Sprintf("%d-%d", u.offset, u.offset+limit-1))
 		}
 	}
 	res, err := u.repo.origin.send(req, http.StatusAccepted, http.StatusNoContent, http.StatusCreated)
 	if err != nil {
-		return err
+		return stalled(ctx, err)
 	}
 	defer drain(res)
 	u.offset += counted.n
@@ -229,7 +248,11 @@ func (u *upload) finish(ctx context.Context, whole bool) (image.Descriptor, erro
 			return image.Descriptor{}, err
 		}
 		defer content.Close()
-		body = content
+		var counted *countingReader
+		ctx, counted = u.repo.client.watch(ctx, content)
+		defer counted.stop()
+		counted.end = d.Size
+		body = counted
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPut, address.String(), body)
 	if err != nil {
@@ -241,7 +264,7 @@ func (u *upload) finish(ctx context.Context, whole bool) (image.Descriptor, erro
 	}
 	res, err := u.repo.origin.send(req, http.StatusCreated, http.StatusNoContent, http.StatusAccepted)
 	if err != nil {
-		return image.Descriptor{}, err
+		return image.Descriptor{}, stalled(ctx, err)
 	}
 	drain(res)
 	return d, nil
@@ -275,13 +298,40 @@ func received(header string) int64 {
 	return 0
 }
 
+// countingReader is a body that is sent. The request is given up when the registry takes nothing of it for long.
 type countingReader struct {
 	io.Reader
-	n int64
+	n, end int64 // read; to be read, -1 if that is not known
+	stall  time.Duration
+	timer  *time.Timer
 }
 
+// watch counts what is read of body. A request that has the context ends when it is not read any more.
+func (c *Client) watch(ctx context.Context, body io.Reader) (context.Context, *countingReader) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	return ctx, &countingReader{Reader: body, end: -1, stall: c.stall, timer: time.AfterFunc(c.stall, func() { cancel(errTakesNothing) })}
+}
+
+// stop ends the watch.
+func (c *countingReader) stop() { c.timer.Stop() }
+
 func (c *countingReader) Read(p []byte) (int, error) {
+	c.timer.Stop() // what is not compressed yet is not the registry's fault
 	n, err := c.Reader.Read(p)
 	c.n += int64(n)
+	if err == nil && c.n != c.end {
+		c.timer.Reset(c.stall)
+	}
 	return n, err
+}
+
+// errTakesNothing passes as errStalled does.
+var errTakesNothing = fmt.Errorf("%w nor takes anything", errStalled)
+
+// stalled says in err why a request was given up.
+func stalled(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); errors.Is(cause, errStalled) && !errors.Is(err, errStalled) {
+		return fmt.Errorf("%w: %w", cause, err)
+	}
+	return err
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -57,7 +58,14 @@ func (s *session) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *session) repository(t *testing.T) *Repository {
-	server := httptest.NewServer(s)
+	t.Helper()
+	return repositoryAt(t, s)
+}
+
+// repositoryAt gives a repository of a registry that is this handler.
+func repositoryAt(t *testing.T, handler http.Handler) *Repository {
+	t.Helper()
+	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
 	t.Setenv("CONTAINERS_REGISTRIES_CONF", "/dev/null")
 	client, err := New(Options{})
@@ -112,6 +120,52 @@ func TestUpload(t *testing.T) {
 			require.EqualValues(t, len(tc.data), s.taken, "no byte is sent twice")
 			require.Equal(t, tc.want, strings.Join(s.requests, " "))
 		})
+	}
+}
+
+// A registry that stops reading is left for another try.
+func TestUploadThatStallsIsSentAgain(t *testing.T) {
+	big := make([]byte, 20<<20)
+	_, _ = rand.Read(big)
+	s := &session{}
+	var patches atomic.Int64
+	uploaded := make(chan struct{})
+	repo := repositoryAt(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPatch && patches.Add(1) == 1 {
+			_, _ = io.CopyN(io.Discard, r.Body, 1<<20)
+			<-uploaded
+			return
+		}
+		s.ServeHTTP(w, r)
+	}))
+	repo.client.stall = 100 * time.Millisecond
+	d, err := repo.Upload(t.Context(), contentOf(big, int64(len(big))))
+	close(uploaded)
+	require.NoError(t, err)
+	require.Equal(t, d.Digest, s.done)
+	require.True(t, bytes.Equal(big, s.got.Bytes()))
+}
+
+// Pieces become smaller until they come through.
+func TestUploadThroughALineThatBreaks(t *testing.T) {
+	big := make([]byte, 5<<20)
+	_, _ = rand.Read(big)
+	for _, size := range []int64{1 << 20, int64(len(big)), -1} {
+		data := big[:max(size, 1<<20)]
+		s := &session{}
+		repo := repositoryAt(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Body != http.NoBody {
+				body, err := io.ReadAll(io.LimitReader(r.Body, 64<<10))
+				if err != nil || len(body) == 64<<10 {
+					panic(http.ErrAbortHandler)
+				}
+				r.Body = io.NopCloser(bytes.NewReader(body))
+			}
+			s.ServeHTTP(w, r)
+		}))
+		_, err := repo.Upload(t.Context(), contentOf(data, size))
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(data, s.got.Bytes()))
 	}
 }
 
