@@ -255,6 +255,45 @@ func TestPushThroughFaults(t *testing.T) {
 	})
 }
 
+func TestPushOutlivesARestartOfTheRegistry(t *testing.T) {
+	reg := testenv.StartRegistry(t, testenv.RegistryOptions{})
+	proxy := testenv.StartProxy(t, reg.Host)
+	var patches atomic.Int64
+	proxy.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodPatch && patches.Add(1) == 1 {
+			r.Body = io.NopCloser(&atOffset{Reader: r.Body, left: 1 << 20, do: func() { reg.Stop(); reg.Start() }})
+		}
+		return false
+	})
+	e, tar := newEngine(t), layerTar(t, 1, 12<<20)
+	_, err := e.Import(t.Context(), bytes.NewReader(tar), engine.ImportOptions{Name: proxy.Host + "/app"})
+	require.NoError(t, err)
+	_, err = e.Push(t.Context(), proxy.Host+"/app", "", engine.PushOptions{})
+	require.NoError(t, err)
+	require.Greater(t, patches.Load(), int64(1))
+	second := newEngine(t)
+	_, err = second.Pull(t.Context(), reg.Host+"/app", engine.PullOptions{})
+	require.NoError(t, err)
+	requireLayer(t, second, tar)
+}
+
+// atOffset does something when so many bytes have been read.
+type atOffset struct {
+	io.Reader
+	left int
+	do   func()
+}
+
+func (a *atOffset) Read(p []byte) (int, error) {
+	if a.left <= 0 && a.do != nil {
+		a.do()
+		a.do = nil
+	}
+	n, err := a.Reader.Read(p)
+	a.left -= n
+	return n, err
+}
+
 // cutBody breaks off after some bytes; a body that ends before is not harmed.
 type cutBody struct {
 	body io.Reader

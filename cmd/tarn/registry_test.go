@@ -302,6 +302,28 @@ blocked = true
 	s.fails("registries.conf", "pull", "x")
 }
 
+// What is kept of a layer's compressed form, and why, is to be seen; and a push has the digest that came.
+func TestKeptForms(t *testing.T) {
+	reg := testenv.StartRegistry(t, testenv.RegistryOptions{})
+	maker := newShell(t)
+	maker.image()
+	maker.tarn("push", "app", reg.Host+"/app")
+	digest := reg.Header("/v2/app/manifests/latest").Get("Docker-Content-Digest")
+	s, name := newShell(t), reg.Host+"/app"
+	s.tarn("pull", name)
+	require.Regexp(t, `(?m)kept as it came, for its digest +`+name, s.tarn("df", "-v"))
+	require.Regexp(t, `(?m)^Compressed forms +1 +1 +[0-9.]+[kM]B +0B`, s.tarn("df"))
+	require.Regexp(t, digest+` .* kept$`, s.tarn("images", "--digests", name))
+
+	require.Regexp(t, `Total reclaimed space: [0-9.]+[kM]B`, s.tarn("compact"))
+	require.Regexp(t, `(?m)made again: gzip by tarn level \d, compress .* +`+name, s.tarn("df", "-v"))
+	require.Regexp(t, `(?m)^Compressed forms +1 +0 +0B`, s.tarn("df"))
+	require.Regexp(t, digest+` .* 1 made again$`, s.tarn("images", "--digests", name))
+	other := testenv.StartRegistry(t, testenv.RegistryOptions{})
+	s.tarn("push", name, other.Host+"/back")
+	require.Equal(t, digest, other.Header("/v2/back/manifests/latest").Get("Docker-Content-Digest"))
+}
+
 func TestRunPulls(t *testing.T) {
 	reg := testenv.StartRegistry(t, testenv.RegistryOptions{})
 	s := newShell(t)
