@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"syscall"
+	"time"
 
 	"github.com/tarnfs/tarn/container"
 	"github.com/tarnfs/tarn/image"
@@ -72,7 +73,7 @@ func (e *Engine) openContents(ctx context.Context, c *Container, config *image.C
 		return err
 	}
 	defer upper.Close()
-	merged, err := e.mergedRoot(c, upper, stack)
+	merged, err := e.mergedRoot(ctx, c, upper, stack)
 	if err != nil {
 		return err
 	}
@@ -101,10 +102,10 @@ func (e *Engine) overlayOptions() rootfs.OverlayOptions {
 // mergedRoot gives the whole of a container's file system, as a mount without what is mounted in it. It
 // is the very mount that somebody writes to, if there is one: the kernel makes no promise about
 // another view of a layer that changes.
-func (e *Engine) mergedRoot(c *Container, upper *os.File, stack lowers) (*os.File, error) {
+func (e *Engine) mergedRoot(ctx context.Context, c *Container, upper *os.File, stack lowers) (*os.File, error) {
 	if c.Running() {
-		root, err := c.liveRoot()
-		if err == nil || c.State.Process.alive() {
+		root, err := c.liveRoot(ctx)
+		if !errors.Is(err, errEnded) {
 			return root, err
 		}
 	}
@@ -134,14 +135,31 @@ func (e *Engine) shownRoot(c *Container) (*os.File, error) {
 	return sys.CloneTree(dir, false)
 }
 
-// liveRoot gives the root of a running container.
-func (c *Container) liveRoot() (*os.File, error) {
-	root, err := rootfs.LiveRoot(c.State.Process.PID)
-	if err == nil && !c.State.Process.alive() {
-		// It may have been another process's root, of the same number.
-		return nil, errors.Join(fmt.Errorf("container %s ended: try again", c.Name), root.Close())
+// errEnded says that a container has ended since it was seen running.
+var errEnded = errors.New("it has just ended: try again")
+
+// liveRoot gives the root of a running container. The error wraps errEnded if that is not there any more.
+func (c *Container) liveRoot(ctx context.Context) (*os.File, error) {
+	for {
+		root, err := rootfs.LiveRoot(c.State.Process.PID)
+		alive := c.State.Process.alive()
+		switch {
+		case err == nil && alive:
+			return root, nil
+		case err == nil: // it may have been another process's root, of the same number
+			return nil, errors.Join(errEnded, root.Close())
+		case !alive:
+			return nil, errEnded
+		case !errors.Is(err, syscall.ESRCH):
+			return nil, err
+		}
+		// It is ending: it has no root any more, and the last of its processes may still write to it.
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(time.Millisecond):
+		}
 	}
-	return root, err
 }
 
 // mountedPaths lists the places of the container's mounts, as they are when links are followed.

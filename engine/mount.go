@@ -89,7 +89,11 @@ func (e *Engine) containerRoot(ctx context.Context, c *Container) (*os.File, err
 	if !c.Running() {
 		return e.mountContainer(ctx, c.Container, config, c.State.StartedAt.IsZero(), false)
 	}
-	return c.liveRoot()
+	root, err := c.liveRoot(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("container %s: %w", c.Name, err)
+	}
+	return root, nil
 }
 
 // show attaches a mount to its place. Another process may have done so just now.
