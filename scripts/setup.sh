@@ -20,6 +20,7 @@ if [ "$goal" != demo ]; then
     bsdtar:libarchive-tools              # its tars are not GNU tar's
     setfacl:acl setfattr:attr getcap:libcap2-bin
     mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs
+    ip:iproute2 nft:nftables            # networks, seen by others' eyes
     zstd:zstd gzip:gzip unshare:util-linux script:bsdutils modprobe:kmod
   )
 fi

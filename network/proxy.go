@@ -1,0 +1,77 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// maxProxied is how many connections of one port are passed on at a time: more wait to be accepted.
+const maxProxied = 512
+
+// proxy passes on connections, until the listener is closed.
+func proxy(ctx context.Context, l net.Listener, to netip.AddrPort) {
+	room := make(chan struct{}, maxProxied)
+	for {
+		room <- struct{}{}
+		from, err := l.Accept()
+		switch {
+		case err == nil:
+			go func() {
+				defer func() { <-room }()
+				passOn(ctx, from, to)
+			}()
+		case errors.Is(err, net.ErrClosed):
+			return
+		default:
+			// Out of descriptors, for instance. It gets better or it does not.
+			<-room
+			time.Sleep(acceptPause)
+		}
+	}
+}
+
+const (
+	acceptPause = 100 * time.Millisecond
+	dialTime    = 30 * time.Second
+)
+
+// passOn copies both ways, until both sides have said all. The kernel moves the bytes (splice(2)).
+func passOn(ctx context.Context, from net.Conn, to netip.AddrPort) {
+	defer from.Close()
+	ctx, cancel := context.WithTimeout(ctx, dialTime)
+	defer cancel()
+	container, err := (&net.Dialer{}).DialContext(ctx, "tcp", to.String())
+	if err != nil {
+		reset(from)
+		return
+	}
+	defer container.Close()
+	var both sync.WaitGroup
+	for _, way := range [][2]net.Conn{{container, from}, {from, container}} {
+		both.Go(func() {
+			_, err := io.Copy(way[0], way[1])
+			if w, ok := way[0].(*net.TCPConn); ok && err == nil {
+				_ = w.CloseWrite()
+				return
+			}
+			// One side is gone without a word, so the other has to go.
+			reset(way[0])
+			reset(way[1])
+		})
+	}
+	both.Wait()
+}
+
+// reset ends a connection as it is when nobody listens.
+func reset(c net.Conn) {
+	if tcp, ok := c.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	_ = c.SetDeadline(time.Unix(1, 0))
+	_ = c.Close()
+}
