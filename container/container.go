@@ -105,7 +105,7 @@ func New(spec *specs.Spec) *Container {
 // Reserve readies a thread for a container whose specification is not known yet, which is to be given to
 // Make. A thread takes its time to be there.
 func Reserve() *Container {
-	c := &Container{orders: make(chan func(*maker), 3), gone: make(chan struct{})} // nobody waits to order
+	c := &Container{orders: make(chan func(*maker), 4), gone: make(chan struct{})} // nobody waits to order
 	sys.OnOwnThread(c.live)
 	return c
 }
@@ -117,6 +117,31 @@ func (c *Container) Make(spec *specs.Spec) {
 		m.spec = spec
 		m.do(m.prepare)
 	}
+}
+
+// NetworkNamespace has the container's network namespace opened as soon as it is there, before the
+// rest of the container is, and gives a function that waits for it: to be set up meanwhile. It is called after Make, once,
+// and not after Start. The caller closes the file; as long as it is open, so is the namespace.
+func (c *Container) NetworkNamespace() func() (*os.File, error) {
+	result := make(chan namespaceResult, 1)
+	c.orders <- func(m *maker) {
+		var r namespaceResult
+		m.do(func() (err error) {
+			r.file, err = sys.ThreadNetworkNamespace()
+			return err
+		})
+		r.err = m.err
+		result <- r
+	}
+	return func() (*os.File, error) {
+		r := <-result
+		return r.file, r.err
+	}
+}
+
+type namespaceResult struct {
+	file *os.File
+	err  error
 }
 
 // MakeMounts says that the specification's mounts will not change any more: those of the kernel's file

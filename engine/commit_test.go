@@ -156,7 +156,7 @@ func TestCommitOfNothing(t *testing.T) {
 	h.importFile("box", testenv.BusyboxTar(t))
 	h.run("box", "c", "ls / > /dev/null")
 	_, err := h.Run(t.Context(), engine.RunOptions{
-		CreateOptions: engine.CreateOptions{Image: "box", Name: "never", Command: []string{"/no/such"}, Network: engine.NetworkNone},
+		CreateOptions: engine.CreateOptions{Image: "box", Name: "never", Command: []string{"/no/such"}, NetworkOptions: engine.NetworkOptions{Networks: []string{engine.NetworkNone}}},
 		Stdin:         os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 	})
 	require.Error(t, err)

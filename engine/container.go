@@ -17,6 +17,8 @@ var (
 	ErrNoContainer = errors.New("no such container")
 	// ErrRunning is wrapped when something cannot be done to a container that runs.
 	ErrRunning = errors.New("container is running")
+	// ErrNotRunning is wrapped when something can be done only to a container that runs.
+	ErrNotRunning = errors.New("container is not running")
 )
 
 // Container is a container with what is known of it.
@@ -35,6 +37,8 @@ type ContainerSettings struct {
 	Args   []string        // its arguments
 	Host   HostConfig
 	Mounts []MountPoint
+	// Networks are those that Host.NetworkMode names, with what it is in them.
+	Networks []NetworkSetting `json:",omitempty"`
 
 	Terminal    bool // the process has a terminal of its own
 	Interactive bool // the process reads the input of who ran it
@@ -46,12 +50,19 @@ type ContainerSettings struct {
 // HostConfig is the part of a container's settings that does not come from an image, with
 // Docker's names.
 type HostConfig struct {
-	NetworkMode    string
+	NetworkMode    string // NetworkNone, NetworkHost, "container:ID", or the first network
 	AutoRemove     bool
 	ReadonlyRootfs bool
 	Binds          []string          `json:",omitempty"`
 	Tmpfs          map[string]string `json:",omitempty"`
 	SecurityOpt    []string          `json:",omitempty"`
+
+	PortBindings    map[string][]PortBinding `json:",omitempty"` // by the container's ports ("80/tcp")
+	PublishAllPorts bool
+	DNS             []string `json:"Dns,omitempty"`
+	DNSSearch       []string `json:"DnsSearch,omitempty"`
+	DNSOptions      []string `json:"DnsOptions,omitempty"`
+	ExtraHosts      []string `json:",omitempty"`
 }
 
 // MountPoint is a volume, a directory or file of the host, or a tmpfs in a container, with Docker's
@@ -160,6 +171,11 @@ func (c *Container) readSettings() {
 		if err := json.Unmarshal(c.Config, &c.Settings); err != nil {
 			c.Damaged = fmt.Errorf("container %s: its settings: %w: %w", c.Name, store.ErrDamaged, err)
 		}
+	}
+	// Which networks it is in can change afterwards.
+	var changed changedNetworks
+	if c.Damaged == nil && c.ReadNetworks(&changed) == nil {
+		c.Settings.Networks = changed.Networks
 	}
 	if c.Damaged != nil {
 		c.State.Status = StatusDamaged

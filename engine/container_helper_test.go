@@ -55,7 +55,7 @@ func (h *host) run(image, name, script string, options ...func(*engine.RunOption
 	defer null.Close()
 	opts := engine.RunOptions{
 		CreateOptions: engine.CreateOptions{
-			Image: image, Name: name, Command: []string{"sh", "-euc", script}, Network: engine.NetworkNone, User: "0",
+			Image: image, Name: name, Command: []string{"sh", "-euc", script}, NetworkOptions: engine.NetworkOptions{Networks: []string{engine.NetworkNone}}, User: "0",
 		},
 		Stdin: null, Stdout: out, Stderr: out,
 	}
@@ -89,7 +89,7 @@ func (h *host) startBox(script string) *running {
 	go func() {
 		_, err := h.Run(h.t.Context(), engine.RunOptions{
 			CreateOptions: engine.CreateOptions{
-				Image: "box", Name: "c", Command: []string{"sh", "-euc", script}, Network: engine.NetworkNone, Interactive: true,
+				Image: "box", Name: "c", Command: []string{"sh", "-euc", script}, NetworkOptions: engine.NetworkOptions{Networks: []string{engine.NetworkNone}}, Interactive: true,
 			},
 			Stdin: in, Stdout: out, Stderr: os.Stderr,
 		})

@@ -27,7 +27,7 @@ type CreateOptions struct {
 	Volumes     []string // [SOURCE:]DEST[:OPTIONS]
 	Tmpfs       []string // DEST[:OPTIONS]
 	SecurityOpt []string
-	Network     string // NetworkNone or NetworkHost
+	NetworkOptions
 
 	Pull        PullPolicy // when to ask the registry for the image; "" is never
 	PullOptions PullOptions
@@ -40,7 +40,7 @@ type CreateOptions struct {
 
 // Create makes a container, which [Engine.Start] can start, and gives its ID.
 func (e *Engine) Create(ctx context.Context, opts CreateOptions) (id string, err error) {
-	d, err := newCreation(&opts)
+	d, err := e.newCreation(ctx, &opts)
 	if err != nil {
 		return "", err
 	}
@@ -54,24 +54,22 @@ type creation struct {
 	opts     *CreateOptions
 	hostname string
 	host     HostConfig
+	networks []NetworkSetting
 	owner    processID // who makes it, if it is gone without that process
 }
 
-// newDraft checks all options that can be checked without the image.
-func newCreation(opts *CreateOptions) (*creation, error) {
-	d := &creation{id: newID(), opts: opts}
-	err := checkNetwork(opts.Network)
-	if err != nil {
+// newCreation checks all options that can be checked without the image.
+func (e *Engine) newCreation(ctx context.Context, opts *CreateOptions) (*creation, error) {
+	d := &creation{id: newID(), opts: opts, host: hostConfig(opts)}
+	var err error
+	if d.networks, err = e.networkSettings(ctx, &opts.NetworkOptions, &d.host); err != nil {
 		return d, err
 	}
 	if _, err := parseSecurity(opts.SecurityOpt); err != nil {
 		return d, err
 	}
-	if d.hostname, err = hostname(d.id, opts); err != nil {
-		return d, err
-	}
-	d.host = hostConfig(opts)
-	return d, nil
+	d.hostname, err = e.hostname(ctx, d)
+	return d, err
 }
 
 // create records a new container of the image, which is fetched if that is wanted. From then on the image

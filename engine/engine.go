@@ -9,15 +9,17 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/tarnfs/tarn/network"
 	"github.com/tarnfs/tarn/rootfs"
 	"github.com/tarnfs/tarn/store"
 )
 
 // Engine does everything that tarn can do with one store.
 type Engine struct {
-	Store  *store.Store
-	Driver rootfs.Driver // gives layers as directories
-	dedup  bool          // new layers borrow what others have
+	Store    *store.Store
+	Driver   rootfs.Driver // gives layers as directories
+	networks *network.Networks
+	dedup    bool // new layers borrow what others have
 
 	leastLayerLimit int64 // bytes that any layer may have
 }
@@ -53,7 +55,7 @@ func Open(opts Options) (*Engine, error) {
 		return nil, err
 	}
 	dedup := !opts.NoDedup && os.Getenv("TARN_DEDUP") != dedupOff
-	return &Engine{Store: s, Driver: driver, dedup: dedup, leastLayerLimit: leastLayerLimit}, nil
+	return &Engine{Store: s, Driver: driver, networks: network.New(s.NetworksDir(), filepath.Join(s.Run(), "networks")), dedup: dedup, leastLayerLimit: leastLayerLimit}, nil
 }
 
 // Drivers lists the names of storage drivers.

@@ -12,13 +12,14 @@ const (
 	KindContainer = "container"
 	KindImage     = "image"
 	KindVolume    = "volume"
+	KindNetwork   = "network"
 )
 
 // ErrNoObject is wrapped by errors about a name that neither a container nor an image has.
 var ErrNoObject = errors.New("no such container or image")
 
 // Inspect describes a container (a *ContainerReport), or where none has that name an image (an
-// *ImageReport); kind chooses one of these, or a volume (a *VolumeReport).
+// *ImageReport); kind chooses one of these, or a volume (a *VolumeReport), or a network (a *NetworkReport).
 func (e *Engine) Inspect(ctx context.Context, name, kind string) (any, error) {
 	switch kind {
 	case KindContainer:
@@ -31,9 +32,11 @@ func (e *Engine) Inspect(ctx context.Context, name, kind string) (any, error) {
 			return nil, err
 		}
 		return v.Report(), nil
+	case KindNetwork:
+		return e.InspectNetwork(ctx, name)
 	case KindAny:
 	default:
-		return nil, fmt.Errorf("%w: type %q: use container, image or volume", ErrOption, kind)
+		return nil, fmt.Errorf("%w: type %q: use container, image, network or volume", ErrOption, kind)
 	}
 	container, err := e.InspectContainer(ctx, name)
 	if !errors.Is(err, ErrNoContainer) {

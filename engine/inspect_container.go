@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	"github.com/tarnfs/tarn/image"
@@ -29,7 +28,7 @@ type ContainerReport struct {
 	GraphDriver     GraphDriver
 	Mounts          []MountPoint
 	Config          ConfigReport
-	NetworkSettings NetworkReport
+	NetworkSettings NetworkSettingsReport
 }
 
 // StateReport is how a container is.
@@ -58,19 +57,6 @@ type ConfigReport struct {
 	StdinOnce    bool
 }
 
-// NetworkReport says what network a container has.
-type NetworkReport struct {
-	SandboxKey string // its network namespace, "" if it does not run
-	Networks   map[string]EndpointReport
-}
-
-// EndpointReport is a container's place in a network. None that there is yet gives it addresses.
-type EndpointReport struct {
-	IPAddress  string
-	Gateway    string
-	MacAddress string
-}
-
 // InspectContainer describes a container.
 func (e *Engine) InspectContainer(ctx context.Context, key string) (*ContainerReport, error) {
 	c, err := e.container(ctx, key)
@@ -96,13 +82,12 @@ func (e *Engine) InspectContainer(ctx context.Context, key string) (*ContainerRe
 			RunConfig: settings.Config, AttachStdin: settings.Interactive, AttachStdout: true, AttachStderr: true,
 			Tty: settings.Terminal, OpenStdin: settings.Interactive, StdinOnce: settings.Interactive,
 		},
-		NetworkSettings: NetworkReport{Networks: map[string]EndpointReport{settings.Host.NetworkMode: {}}},
 	}
 	if report.Args == nil {
 		report.Args = []string{}
 	}
-	if c.Running() {
-		report.NetworkSettings.SandboxKey = filepath.Join("/proc", strconv.Itoa(c.State.Process.PID), "ns/net")
+	if report.NetworkSettings, err = e.networkReport(ctx, c); err != nil {
+		return nil, fmt.Errorf("container %s: %w", c.Name, err)
 	}
 	return report, e.addOwnLayers(report, c, config)
 }

@@ -9,6 +9,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/tarnfs/tarn/container"
+	"github.com/tarnfs/tarn/network"
 	"github.com/tarnfs/tarn/store"
 )
 
@@ -18,15 +19,23 @@ type launch struct {
 	*Container                      // nil as long as it is not recorded
 	spec       *specs.Spec          // as far as it is known
 	made       *container.Container // being made from it
+
+	networks *network.Networks
+	joined   *os.File // another container's network namespace, until the process is there
+	resolver resolver
+	wiring   *wiring // nil if it is in no network
 }
 
 // newLaunch begins to make a container: its namespaces and its cgroup need not wait for its image.
 // The caller closes reserved.
-func newLaunch(reserved *Reservation, id, hostname string, host *HostConfig) *launch {
-	l := &launch{spec: container.DefaultSpec(), made: reserved}
-	beginSpec(l.spec, id, hostname, host)
+func (e *Engine) newLaunch(ctx context.Context, reserved *Reservation, id, hostname string, host *HostConfig) (_ *launch, err error) {
+	l := &launch{spec: container.DefaultSpec(), made: reserved, networks: e.networks}
+	if l.joined, err = e.joinedNetwork(ctx, host.NetworkMode); err != nil {
+		return nil, err
+	}
+	beginSpec(l.spec, id, hostname, host, l.joined)
 	l.made.Make(l.spec)
-	return l
+	return l, nil
 }
 
 // complete goes on when all is known of the container; its record may not be there yet. dir is its
@@ -48,13 +57,19 @@ func (e *Engine) start(ctx context.Context, l *launch, streams *attachment) (*co
 		return nil, nil, err
 	}
 	process, err := e.startLocked(ctx, l, streams)
+	if l.joined != nil {
+		_ = l.joined.Close()
+	}
 	if err != nil {
-		return nil, nil, errors.Join(err, lock.Unlock())
+		return nil, nil, errors.Join(err, l.unwire(), lock.Unlock())
 	}
 	return process, lock, nil
 }
 
 func (e *Engine) startLocked(ctx context.Context, l *launch, streams *attachment) (*container.Process, error) {
+	if err := l.wire(ctx); err != nil {
+		return nil, err
+	}
 	root, err := e.mountContainer(ctx, l.Container.Container, l.image, l.State.StartedAt.IsZero(), l.Settings.Host.AutoRemove)
 	if err != nil {
 		return nil, err
@@ -63,7 +78,7 @@ func (e *Engine) startLocked(ctx context.Context, l *launch, streams *attachment
 	if err := e.prepareMounts(l.Container, root); err != nil {
 		return nil, err
 	}
-	if err := writeNetworkFiles(l.Container.Container, &l.Settings); err != nil {
+	if err := l.writeNetworkFiles(); err != nil {
 		return nil, err
 	}
 	if err := setUser(l.spec, root, l.Settings.Config.User); err != nil {
@@ -79,6 +94,9 @@ func (l *launch) startProcess(ctx context.Context, root *os.File, streams *attac
 		return nil, err
 	}
 	if cfg.Seccomp, err = security.filter(l.spec); err != nil {
+		return nil, err
+	}
+	if err := l.awaitLinks(); err != nil {
 		return nil, err
 	}
 	defer streams.closeFiles()

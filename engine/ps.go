@@ -95,7 +95,7 @@ func (e *Engine) Containers(ctx context.Context, filter ContainerFilter) ([]*Con
 			list = append(list, c)
 		}
 	}
-	return list, nil
+	return list, e.networks.Collect()
 }
 
 // collect does for a container what its own tarn would have done at its end, unless someone else just

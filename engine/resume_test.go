@@ -29,6 +29,7 @@ const (
 func TestMain(m *testing.M) {
 	root := os.Getenv(envPullRoot)
 	if root == "" {
+		testenv.InOwnNetwork()
 		os.Exit(m.Run())
 	}
 	e, err := engine.Open(engine.Options{Root: root, Run: root + "-run"})

@@ -45,11 +45,14 @@ func (e *Engine) Run(ctx context.Context, opts RunOptions) (status int, err erro
 		reserved = Reserve()
 	}
 	defer func() { err = errors.Join(err, reserved.Close()) }()
-	d, err := newCreation(&opts.CreateOptions)
+	d, err := e.newCreation(ctx, &opts.CreateOptions)
 	if err != nil {
 		return 0, err
 	}
-	l := newLaunch(reserved, d.id, d.hostname, &d.host)
+	l, err := e.newLaunch(ctx, reserved, d.id, d.hostname, &d.host)
+	if err != nil {
+		return 0, err
+	}
 	if d.owner, err = identifySelf(); err != nil {
 		return 0, err
 	}
@@ -68,10 +71,12 @@ func (e *Engine) Run(ctx context.Context, opts RunOptions) (status int, err erro
 	recorded := make(chan error, 1)
 	go func() { recorded <- l.recordStart(process, lock) }()
 	status, err = streams.serve(ctx, process)
+	unwired := make(chan error, 1)
+	go func() { unwired <- l.unwire() }()
 	err = errors.Join(err, <-recorded)
 	state := l.State
 	state.Status, state.Process, state.Owner, state.ExitCode, state.FinishedAt = StatusExited, processID{}, processID{}, status, time.Now().UTC()
-	return status, errors.Join(err, e.finish(cleanup, l.Container, state))
+	return status, errors.Join(err, e.finish(cleanup, l.Container, state), <-unwired)
 }
 
 // ExitStatus gives the exit status that stands for an error of Run, as Docker has it: 127 if the

@@ -182,7 +182,7 @@ func (h *host) try(image, script string, options ...func(*engine.RunOptions)) st
 	defer out.Close()
 	opts := engine.RunOptions{
 		CreateOptions: engine.CreateOptions{
-			Image: image, Command: []string{"sh", "-c", script}, Network: engine.NetworkNone, Remove: true,
+			Image: image, Command: []string{"sh", "-c", script}, NetworkOptions: engine.NetworkOptions{Networks: []string{engine.NetworkNone}}, Remove: true,
 		},
 		Stdin: out, Stdout: out, Stderr: out,
 	}
@@ -390,7 +390,7 @@ func runOrphan(dir string) {
 		null, _ := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 		_, err = e.Run(context.Background(), engine.RunOptions{
 			CreateOptions: engine.CreateOptions{
-				Image: "box", Command: []string{"/suid/sleep", "1000"}, User: "1000", Network: engine.NetworkNone, Remove: true,
+				Image: "box", Command: []string{"/suid/sleep", "1000"}, User: "1000", NetworkOptions: engine.NetworkOptions{Networks: []string{engine.NetworkNone}}, Remove: true,
 			},
 			Stdin: null, Stdout: null, Stderr: null,
 		})
@@ -439,7 +439,7 @@ func TestManyBytesBothWays(t *testing.T) {
 	go func() {
 		_, err := h.Run(t.Context(), engine.RunOptions{
 			CreateOptions: engine.CreateOptions{
-				Image: "box", Command: []string{"sh", "-c", "tr '\\000' x"}, Network: engine.NetworkNone, Remove: true, Interactive: true,
+				Image: "box", Command: []string{"sh", "-c", "tr '\\000' x"}, NetworkOptions: engine.NetworkOptions{Networks: []string{engine.NetworkNone}}, Remove: true, Interactive: true,
 			},
 			Stdin: in, Stdout: out, Stderr: out,
 		})

@@ -37,12 +37,15 @@ func newSettings(d *creation, img *Image) (ContainerSettings, error) {
 	if config.Env, err = environment(&config, opts); err != nil {
 		return ContainerSettings{}, err
 	}
+	if config.ExposedPorts, err = exposePorts(config.ExposedPorts, &opts.NetworkOptions, &d.host); err != nil {
+		return ContainerSettings{}, err
+	}
 	mounts, err := mountPoints(config.Volumes, opts)
 	if err != nil {
 		return ContainerSettings{}, err
 	}
 	settings := ContainerSettings{
-		Config: config, Host: d.host, Mounts: mounts,
+		Config: config, Host: d.host, Mounts: mounts, Networks: d.networks,
 		Terminal: opts.Terminal, Interactive: opts.Interactive, Owner: d.owner,
 	}
 	settings.Host.Tmpfs = tmpfsOf(mounts)
@@ -90,7 +93,7 @@ func environment(config *image.RunConfig, opts *CreateOptions) ([]string, error)
 // hostConfig takes over what the options say of the host, and what is the same for every image.
 func hostConfig(opts *CreateOptions) HostConfig {
 	return HostConfig{
-		NetworkMode: opts.Network, AutoRemove: opts.Remove, ReadonlyRootfs: opts.ReadOnly,
+		AutoRemove: opts.Remove, ReadonlyRootfs: opts.ReadOnly,
 		Binds: opts.Volumes, SecurityOpt: opts.SecurityOpt,
 	}
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"cmp"
+	"fmt"
 	"os"
 	"path"
 	"path/filepath"
@@ -18,11 +19,15 @@ import (
 func cgroupPath(id string) string { return "tarn-" + id }
 
 // beginSpec writes into a specification what is known of a container before its image is: namespaces,
-// cgroup, and what they are limited to.
-func beginSpec(spec *specs.Spec, id, hostname string, host *HostConfig) {
+// cgroup, and what they are limited to. joined is the network namespace of another container, or nil.
+func beginSpec(spec *specs.Spec, id, hostname string, host *HostConfig, joined *os.File) {
 	spec.Hostname = hostname
 	spec.Linux.CgroupsPath = cgroupPath(id)
-	setNetwork(spec, host.NetworkMode)
+	path := ""
+	if joined != nil {
+		path = fmt.Sprintf("/proc/self/fd/%d", joined.Fd())
+	}
+	setNetwork(spec, host.NetworkMode, path)
 }
 
 // fillSpec adds to a specification what is known of a container when its image is, all but its user. dir
@@ -71,6 +76,9 @@ func specMounts(dir string, settings *ContainerSettings, defaults []specs.Mount)
 }
 
 func ownMounts(dir string, settings *ContainerSettings) []specs.Mount {
+	if id, ok := strings.CutPrefix(settings.Host.NetworkMode, networkContainer); ok {
+		dir = filepath.Join(filepath.Dir(dir), id) // who shares the network has the other's files
+	}
 	var mounts []specs.Mount
 	options := []string{"bind", propagationPrivate}
 	if settings.Host.ReadonlyRootfs {

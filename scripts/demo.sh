@@ -47,11 +47,11 @@ expect() { grep -qE -- "$1" <<<"$output" || fail "expected a line like '$1'"; }
 title "1. Run a command in the image 'base', which is embedded in the binary"
 tarn run --rm --network none base uname -s
 expect '^Linux$'
-tarn run --rm --hostname demo base cat /etc/os-release
+tarn run --rm --network none --hostname demo base cat /etc/os-release
 expect '^NAME="tarn base"$'
 
 title "2. Change files in a container: what it writes is a layer of its own"
-tarn run --name first base sh -c 'echo "Hello from a layer" > /greeting; mkdir /srv; echo 1 > /srv/data; rm /etc/os-release'
+tarn run --network none --name first base sh -c 'echo "Hello from a layer" > /greeting; mkdir /srv; echo 1 > /srv/data; rm /etc/os-release'
 tarn ps -a
 expect 'first'
 
@@ -63,13 +63,13 @@ expect '^D /etc/os-release$'
 
 title "4. Commit that as an image, and run it"
 tarn commit --message 'say hello' --change 'CMD ["cat", "/greeting"]' first hello
-tarn run --rm hello
+tarn run --rm --network none hello
 expect '^Hello from a layer$'
-if bin/tarn run --rm hello cat /etc/os-release >/dev/null 2>&1; then fail "a deleted file is back"; fi
+if bin/tarn run --rm --network none hello cat /etc/os-release >/dev/null 2>&1; then fail "a deleted file is back"; fi
 echo "(and /etc/os-release, which was deleted, is gone)"
 
 title "5. A second image on the same base"
-tarn run --name second hello sh -c 'seq 1 1000 > /srv/numbers'
+tarn run --network none --name second hello sh -c 'seq 1 1000 > /srv/numbers'
 tarn commit --message 'count' second numbers
 tarn images
 expect 'hello'

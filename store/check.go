@@ -98,7 +98,7 @@ func (s *Store) Check(lock *Lock) (*Census, error) {
 	c.usePins(pinned)
 	for _, part := range []func() error{
 		c.checkImages, c.checkEntries, c.checkContainers,
-		c.checkLayers, c.checkRemnants, c.checkBlobs, c.checkRecipes, c.checkInits, c.checkVolumes, c.checkFiles,
+		c.checkLayers, c.checkRemnants, c.checkBlobs, c.checkRecipes, c.checkInits, c.checkVolumes, c.checkNetworks, c.checkFiles,
 	} {
 		if err := part(); err != nil {
 			return nil, fmt.Errorf("check: %w", err)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/tarnfs/tarn/image"
 	"github.com/tarnfs/tarn/internal/atomicfile"
@@ -61,13 +62,11 @@ func (c *Census) checkContainer(o Object, container *Container) {
 			c.fault(Object{KindContainer, rec.Name}, c.store.path(dirNames, rec.Name), errors.New("the name does not lead to its container"))
 		}
 	}
-	path = filepath.Join(container.dir, fileState)
-	state, err := os.ReadFile(path)
-	if err == nil && !neverWritten(state) { // else it is as good as none
-		err = sealed.Check(state)
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		c.partFault(o, path, plain(err))
+	for _, name := range []string{fileState, fileNetworks} {
+		path := filepath.Join(container.dir, name)
+		if err := checkSealed(path); err != nil {
+			c.partFault(o, path, plain(err))
+		}
 	}
 	for _, name := range []string{dirUpper, dirWork} {
 		path := filepath.Join(container.dir, name)
@@ -75,6 +74,40 @@ func (c *Census) checkContainer(o Object, container *Container) {
 			c.partFault(o, path, fs.ErrNotExist)
 		}
 	}
+}
+
+// checkSealed checks a record that need not be there. One that was never written is as good as none.
+func checkSealed(path string) error {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && neverWritten(data) {
+		return nil
+	}
+	if err == nil {
+		err = sealed.Check(data)
+	}
+	return err
+}
+
+// checkNetworks checks that the records are as they were written; what they say is package network's.
+func (c *Census) checkNetworks() error {
+	entries, err := c.list(dirNetworks)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		path := c.store.path(dirNetworks, entry.Name())
+		o := Object{KindFile, c.relative(path)}
+		switch {
+		case atomicfile.IsTemp(entry.Name()):
+		case !entry.Type().IsRegular() || !strings.HasSuffix(entry.Name(), ".json"):
+			c.fault(o, path, errStranger)
+		default:
+			if err := checkSealed(path); err != nil {
+				c.fault(o, path, plain(err))
+			}
+		}
+	}
+	return c.checkUnfinished(dirNetworks)
 }
 
 // checkNames: a link to a container that is gone was left by a command that died, and the next

@@ -22,10 +22,11 @@ import (
 
 // The files and directories of a container.
 const (
-	fileConfig = "config.json"
-	fileState  = "state.json"
-	dirUpper   = "upper"
-	dirWork    = "work"
+	fileConfig   = "config.json"
+	fileState    = "state.json"
+	fileNetworks = "networks.json"
+	dirUpper     = "upper"
+	dirWork      = "work"
 
 	maxContainerName = 128
 )
@@ -374,28 +375,39 @@ func (c *Container) TryLock() (*Lock, error) {
 
 // WriteState replaces the container's state by v as JSON, atomically for other processes. After a
 // power cut, when the container does not run any more, it may be lost.
-func (c *Container) WriteState(v any) error {
+func (c *Container) WriteState(v any) error { return c.writeRecord(fileState, v) }
+
+// WriteNetworks replaces the container's networks, which are otherwise those that it was made with, in the
+// same way.
+func (c *Container) WriteNetworks(v any) error { return c.writeRecord(fileNetworks, v) }
+
+// ReadNetworks reads what WriteNetworks has written; the error wraps ErrNotFound if it has not.
+func (c *Container) ReadNetworks(v any) error { return c.readRecord(fileNetworks, v) }
+
+func (c *Container) writeRecord(name string, v any) error {
 	data, err := sealed.Encode(v)
 	if err == nil {
-		err = atomicfile.Replace(filepath.Join(c.dir, fileState), data, 0o600)
+		err = atomicfile.Replace(filepath.Join(c.dir, name), data, 0o600)
 	}
 	if err != nil {
-		return fmt.Errorf("container %s: write state: %w", c.Name, err)
+		return fmt.Errorf("container %s: write %s: %w", c.Name, name, err)
 	}
 	return nil
 }
 
 // ReadState reads the container's state into v; the error wraps ErrNotFound if there is none.
-func (c *Container) ReadState(v any) error {
-	data, err := os.ReadFile(filepath.Join(c.dir, fileState))
+func (c *Container) ReadState(v any) error { return c.readRecord(fileState, v) }
+
+func (c *Container) readRecord(name string, v any) error {
+	data, err := os.ReadFile(filepath.Join(c.dir, name))
 	if errors.Is(err, fs.ErrNotExist) || err == nil && neverWritten(data) {
-		return fmt.Errorf("container %s: state: %w", c.Name, ErrNotFound)
+		return fmt.Errorf("container %s: %s: %w", c.Name, name, ErrNotFound)
 	}
 	if err == nil {
 		err = sealed.Decode(data, v)
 	}
 	if err != nil {
-		return fmt.Errorf("container %s: read state: %w", c.Name, err)
+		return fmt.Errorf("container %s: read %s: %w", c.Name, name, err)
 	}
 	return nil
 }

@@ -49,6 +49,7 @@ const (
 	dirNames      = "names"
 	dirInit       = "init"
 	dirVolumes    = "volumes"
+	dirNetworks   = "networks" // kept by package network
 	dirPartial    = "partial"
 	dirPins       = "pins"
 	dirEntries    = "entries"
@@ -139,7 +140,7 @@ func (s *Store) refuseStrangers() error {
 // isOurs tells whether a store has something of that name.
 func isOurs(name string) bool {
 	switch name {
-	case dirTmp, dirBlobs, dirLayers, dirImages, dirContainers, dirNames, dirInit, dirVolumes, dirPartial,
+	case dirTmp, dirBlobs, dirLayers, dirImages, dirContainers, dirNames, dirInit, dirVolumes, dirNetworks, dirPartial,
 		dirPins, dirRecipes, dirEntries, dirRemnants, fileVersion, fileLock, fileNamesLock, "lost+found":
 		return true
 	default:
@@ -149,6 +150,9 @@ func isOurs(name string) bool {
 
 // Root gives the directory of the store.
 func (s *Store) Root() string { return s.root }
+
+// NetworksDir gives the directory of networks' records, which may not be there yet.
+func (s *Store) NetworksDir() string { return s.path(dirNetworks) }
 
 // Run gives the directory of what need not outlive the machine's uptime.
 func (s *Store) Run() string { return s.run }

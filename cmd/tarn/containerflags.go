@@ -64,8 +64,7 @@ func (f *containerFlags) addSecurity(flags *pflag.FlagSet) {
 
 func (f *containerFlags) addNetwork(cmd *cobra.Command, flags *pflag.FlagSet) {
 	flags.StringVarP(&f.Hostname, "hostname", "h", "", "`name` of the container's machine (default: the beginning of its ID)")
-	flags.StringVar(&f.Network, "network", engine.NetworkNone, "`network`: none or host")
-	suggest(cmd, "network", engine.NetworkNone, engine.NetworkHost)
+	f.addNetworks(cmd, flags)
 }
 
 // options completes what the flags say by the arguments IMAGE [COMMAND...].

@@ -24,7 +24,7 @@ func newInspectCmd(a *app) *cobra.Command {
 		Short:   "Describe containers and images in full, as JSON",
 		Long: `Describe containers and images in full, as a JSON array in Docker's form. A name that both
 a container and an image have is the container's, unless --type says otherwise. Volumes
-are described with --type volume.
+and networks are described with --type volume or network.
 
 --format takes a Go template of one object, with the functions json, join, split, lower,
 upper, title, pad, truncate, println, and those of Go's own.`,
@@ -53,8 +53,8 @@ upper, title, pad, truncate, println, and those of Go's own.`,
 		ValidArgsFunction: complete(-1, a.allNames),
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&kind, "type", engine.KindAny, "`kind` of what is described: container, image or volume")
-	suggest(cmd, "type", engine.KindContainer, engine.KindImage, engine.KindVolume)
+	flags.StringVar(&kind, "type", engine.KindAny, "`kind` of what is described: container, image, network or volume")
+	suggest(cmd, "type", engine.KindContainer, engine.KindImage, engine.KindNetwork, engine.KindVolume)
 	flags.BoolVar(&remote, "remote", false, "describe images as they are in their registries; nothing is fetched but manifest and config")
 	flags.StringVar(&platform, "platform", "", "with --remote: `os/architecture[/variant]` to choose (default: this machine's)")
 	reg.add(flags)

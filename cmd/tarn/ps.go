@@ -17,7 +17,7 @@ import (
 
 // containerRow is a container as --format sees it.
 type containerRow struct {
-	ID, Image, Command, CreatedAt, RunningFor, Status, State, Names, Labels, Mounts, Networks, Size string
+	ID, Image, Command, CreatedAt, RunningFor, Status, State, Names, Labels, Mounts, Networks, Ports, Size string
 
 	label func(key string) string
 }
@@ -43,7 +43,7 @@ The size is what the container has written, and in parentheses that with its ima
 Filters: id=PREFIX, name=REGEXP, status=created|running|exited|damaged, exited=STATUS,
 label=KEY[=VALUE], ancestor=IMAGE, volume=NAME|PATH.
 Fields for --format: .ID .Image .Command .CreatedAt .RunningFor .Status .State .Names .Labels
-.Label "KEY" .Mounts .Networks .Size`,
+.Label "KEY" .Mounts .Networks .Ports .Size`,
 		Example: `  tarn ps
   tarn ps -a --size
   tarn ps -aq --filter status=exited            # for instance for 'tarn rm'
@@ -58,7 +58,7 @@ Fields for --format: .ID .Image .Command .CreatedAt .RunningFor .Status .State .
 			if err != nil {
 				return err
 			}
-			columns := []string{"ID", "Image", "Command", "RunningFor", "Status", "Names"}
+			columns := []string{"ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names"}
 			if size {
 				columns = append(columns, "Size")
 			}
@@ -83,7 +83,7 @@ Fields for --format: .ID .Image .Command .CreatedAt .RunningFor .Status .State .
 			}
 			return format.Execute(cmd.OutOrStdout(), template, containerRow{
 				ID: "CONTAINER ID", Image: "IMAGE", Command: "COMMAND", CreatedAt: "CREATED AT", RunningFor: "CREATED",
-				Status: "STATUS", State: "STATE", Names: "NAMES", Labels: "LABELS", Mounts: "MOUNTS", Networks: "NETWORKS",
+				Status: "STATUS", State: "STATE", Names: "NAMES", Labels: "LABELS", Mounts: "MOUNTS", Networks: "NETWORKS", Ports: "PORTS",
 				Size: "SIZE", label: labelTitle,
 			}, rows)
 		},
@@ -110,6 +110,9 @@ func containerRows(ctx context.Context, e *engine.Engine, containers []*engine.C
 		}
 		row := newContainerRow(c, list)
 		row.Image = image
+		if row.Ports, err = e.PortsText(c); err != nil {
+			return nil, err
+		}
 		if size && c.Damaged == nil {
 			own, virtual, err := e.ContainerSize(ctx, c)
 			if err != nil {
@@ -133,7 +136,7 @@ func newContainerRow(c *engine.Container, list *listing) containerRow {
 	row := containerRow{
 		ID: c.ID, Command: strconv.Quote(list.text(command, 20)), CreatedAt: timestamp(c.Created),
 		RunningFor: format.Ago(c.Created, time.Now()), Status: status(&c.State), State: c.State.Status, Names: c.Name,
-		Labels: joinLabels(labels), Mounts: strings.Join(mounts, ","), Networks: settings.Host.NetworkMode,
+		Labels: joinLabels(labels), Mounts: strings.Join(mounts, ","), Networks: engine.NetworksText(c),
 		label: func(key string) string { return format.OneLine(labels[key]) },
 	}
 	if !list.noTrunc {

@@ -91,6 +91,8 @@ func addCommands(root *cobra.Command, a *app) {
 		newStopCmd(a),
 		newKillCmd(a),
 		newRmCmd(a),
+		newPortCmd(a),
+		newNetworkCmd(a),
 		newDiffCmd(a),
 		newCommitCmd(a),
 		newExportCmd(a),

@@ -20,8 +20,10 @@ func newRunCmd(a *app) *cobra.Command {
 Flags stand before the image's name: what follows it is the command. The container is
 kept when it ends (see 'tarn ps -a'), unless --rm is given.
 
-The network is "none" by default: the container has the loopback interface only. With
-"host" it has all of the host's. There are no others yet.
+By default the container is in the network "bridge": it reaches the world, and is reached by
+the ports that are published (-p). Others are made by 'tarn network create', where containers
+find each other by name. With "none" it has the loopback interface only, with "host" all of
+the host's, with "container:NAME" what that one has.
 
 The status is 125 when tarn itself failed, 126 when the command cannot be executed, 127
 when it is not there, else the command's: 128 and the number of a signal that ended it.`,
@@ -29,6 +31,7 @@ when it is not there, else the command's: 128 and the number of a signal that en
   tarn run --name work debian apt-get --version
   echo hello | tarn run --rm -i base cat
   tarn run --rm -v "$PWD:/src:ro" -w /src debian make
+  tarn run --rm -p 8080:80 nginx
   tarn run --rm --network host --read-only --tmpfs /tmp debian sh -c 'id; ls /'`,
 		Args: arguments(1, -1),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {

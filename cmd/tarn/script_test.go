@@ -18,7 +18,15 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"tarn": main})
+	testscript.Main(ownNetwork{m}, map[string]func(){"tarn": main})
+}
+
+// ownNetwork runs tests whose containers' networks nobody else sees.
+type ownNetwork struct{ *testing.M }
+
+func (m ownNetwork) Run() int {
+	testenv.InOwnNetwork()
+	return m.M.Run()
 }
 
 // TestScripts runs the scripts in testdata/script: each is what a user types, with a store of its own

@@ -46,6 +46,11 @@ func ThreadMountNamespace() (*os.File, error) {
 	return OpenNamespace("/proc/thread-self/ns/mnt", NewMount)
 }
 
+// ThreadNetworkNamespace opens the network namespace of the calling thread.
+func ThreadNetworkNamespace() (*os.File, error) {
+	return OpenNamespace("/proc/thread-self/ns/net", NewNet)
+}
+
 // Unshare moves the calling thread into new namespaces, see unshare(2). The goroutine is locked to
 // its thread for good.
 func Unshare(kinds int) error {

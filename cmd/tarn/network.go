@@ -1,0 +1,321 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tarnfs/tarn/engine"
+	"github.com/tarnfs/tarn/internal/format"
+)
+
+func newNetworkCmd(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "network COMMAND",
+		GroupID: groupContainers,
+		Short:   "Make, list and remove networks, and put containers into them",
+		Long: `Make, list and remove networks, and put containers into them.
+
+Containers of one network reach each other, in networks other than "bridge" also by name.
+From one network to another nothing leads but published ports. "bridge" is the network of
+containers that ask for none; it is made when it is first used.`,
+		Example: `  tarn network create backend
+  tarn run --rm --network backend --name db debian sleep 1000
+  tarn run --rm --network backend debian getent hosts db
+  tarn network inspect -f '{{json .Containers}}' backend`,
+		Args: arguments(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newNetworkConnectCmd(a), newNetworkCreateCmd(a), newNetworkDisconnectCmd(a), newNetworkInspectCmd(a),
+		newNetworkLsCmd(a), newNetworkPruneCmd(a), newNetworkRmCmd(a))
+	for _, sub := range cmd.Commands() {
+		sub.DisableFlagsInUseLine = true
+	}
+	return cmd
+}
+
+func newNetworkCreateCmd(a *app) *cobra.Command {
+	var opts engine.NetworkCreateOptions
+	cmd := &cobra.Command{
+		Use:   "create [flags] NAME",
+		Short: "Make a network",
+		Long: `Make a network, and print its ID. What is not said is chosen: a subnet that this machine does
+not use yet, its first address as the gateway.
+
+Options of the driver: com.docker.network.bridge.name=DEVICE, mtu=BYTES (or
+com.docker.network.driver.mtu), com.docker.network.bridge.enable_icc=false (its containers do
+not reach each other), com.docker.network.bridge.enable_ip_masquerade=false,
+com.docker.network.bridge.host_binding_ipv4=IP.`,
+		Example: `  tarn network create --subnet 10.1.0.0/16 --gateway 10.1.0.254 --ip-range 10.1.5.0/24 backend
+  tarn network create --ipv6 --subnet fd00:1::/64 six
+  tarn network create --internal vault`,
+		Args: arguments(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			opts.Name = args[0]
+			e, err := a.engine()
+			if err != nil {
+				return err
+			}
+			id, err := e.CreateNetwork(cmd.Context(), opts)
+			if err == nil {
+				fmt.Fprintln(cmd.OutOrStdout(), id)
+			}
+			return err
+		},
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	flags := cmd.Flags()
+	flags.StringVarP(&opts.Driver, "driver", "d", "bridge", "`name` of the driver: there is only bridge")
+	flags.StringArrayVar(&opts.Subnets, "subnet", nil, "`addresses` of the network, as 10.1.0.0/16: one of IPv4, and one of IPv6")
+	flags.StringArrayVar(&opts.Gateways, "gateway", nil, "the host's `address` in a subnet")
+	flags.StringArrayVar(&opts.Ranges, "ip-range", nil, "`addresses` in a subnet that containers get")
+	flags.BoolVar(&opts.IPv6, "ipv6", false, "IPv6, too")
+	flags.BoolVar(&opts.Internal, "internal", false, "nothing leads out of the network")
+	flags.StringArrayVar(&opts.Labels, "label", nil, "label: `KEY=value`, or KEY")
+	flags.StringArrayVarP(&opts.Options, "opt", "o", nil, "option of the driver: `KEY=value`")
+	return cmd
+}
+
+func newNetworkInspectCmd(a *app) *cobra.Command {
+	var text string
+	cmd := &cobra.Command{
+		Use:     "inspect [flags] NETWORK...",
+		Short:   "Describe networks in full, as JSON",
+		Example: `  tarn network inspect -f '{{(index .IPAM.Config 0).Subnet}}' bridge`,
+		Args:    arguments(1, -1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			template, err := format.Parse(text)
+			if err != nil {
+				return err
+			}
+			look, err := a.inspector(cmd, engine.KindNetwork)
+			if err != nil {
+				return err
+			}
+			return describe(cmd, args, text, template, look)
+		},
+		ValidArgsFunction: complete(-1, a.networkNames),
+	}
+	cmd.Flags().StringVarP(&text, "format", "f", "", "print each by a Go `template`; 'json' for one line of JSON")
+	return cmd
+}
+
+// networkRow is a network as --format sees it.
+type networkRow struct {
+	ID, Name, Driver, Scope, IPv4, IPv6, Internal, Labels, CreatedAt string
+
+	label func(key string) string
+}
+
+// Label gives one label's value.
+func (r networkRow) Label(key string) string { return r.label(key) }
+
+func newNetworkLsCmd(a *app) *cobra.Command {
+	var (
+		list    listing
+		filters []string
+	)
+	cmd := &cobra.Command{
+		Use:     "ls [flags]",
+		Aliases: []string{"list"},
+		Short:   "List networks",
+		Long: `List networks, by name.
+
+Filters: name=PART, id=PREFIX, driver=bridge, label=KEY[=VALUE], label!=KEY[=VALUE],
+until=TIME, dangling=true|false (whether no container has it).
+Fields for --format: .ID .Name .Driver .Scope .IPv4 .IPv6 .Internal .Labels .Label "KEY"
+.CreatedAt`,
+		Example: `  tarn network ls --format '{{.Name}}: {{.IPv4}}'`,
+		Args:    arguments(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			filter, err := engine.ParseNetworkFilter(filters, time.Now())
+			if err != nil {
+				return err
+			}
+			template, err := list.template("ID", "Name", "Driver", "Scope")
+			if err != nil {
+				return err
+			}
+			e, err := a.engine()
+			if err != nil {
+				return err
+			}
+			networks, err := e.Networks(cmd.Context(), filter)
+			if err != nil {
+				return err
+			}
+			rows := make([]networkRow, 0, len(networks))
+			for _, n := range networks {
+				row := networkRow{
+					ID: list.hexID(n.ID), Name: n.Name, Driver: n.Driver, Scope: "local", IPv4: n.IPv4().Subnet.String(),
+					Internal: strconv.FormatBool(n.Internal), Labels: joinLabels(n.Labels), CreatedAt: timestamp(n.Created),
+					label: func(key string) string { return format.OneLine(n.Labels[key]) },
+				}
+				if v6, ok := n.IPv6(); ok {
+					row.IPv6 = v6.Subnet.String()
+				}
+				rows = append(rows, row)
+			}
+			return format.Execute(cmd.OutOrStdout(), template, networkRow{
+				"NETWORK ID", "NAME", "DRIVER", "SCOPE", "IPV4", "IPV6", "INTERNAL", "LABELS", "CREATED AT", labelTitle,
+			}, rows)
+		},
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	flags := cmd.Flags()
+	list.addFlags(flags, "networks")
+	flags.StringArrayVarP(&filters, "filter", "f", nil, "list only networks with `KEY=VALUE`")
+	suggest(cmd, "filter", "name=", "id=", "driver=", "label=", "until=", "dangling=")
+	return cmd
+}
+
+func newNetworkPruneCmd(a *app) *cobra.Command {
+	var (
+		force   bool
+		filters []string
+	)
+	cmd := &cobra.Command{
+		Use:   "prune [flags]",
+		Short: "Remove networks that no container has",
+		Long: `Remove networks that no container has, whether it runs or not. What will go is shown first.
+
+Filters: until=TIME (only what is older: 24h, or 2026-01-31T12:00), label=KEY[=VALUE],
+label!=KEY[=VALUE].`,
+		Example: `  tarn network prune -f`,
+		Args:    arguments(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			filter, err := engine.ParseNetworkFilter(filters, time.Now())
+			if err != nil {
+				return err
+			}
+			e, err := a.engine()
+			if err != nil {
+				return err
+			}
+			out := cmd.OutOrStdout()
+			if !force {
+				filter.Dangling = new(true)
+				unused, err := e.Networks(cmd.Context(), filter)
+				if err != nil {
+					return err
+				}
+				for _, n := range unused {
+					if engine.Prunable(n) {
+						fmt.Fprintln(out, "  network "+n.Name)
+					}
+				}
+				if yes, err := confirm(cmd.InOrStdin(), out); err != nil || !yes {
+					return err
+				}
+			}
+			names, err := e.PruneNetworks(cmd.Context(), filter)
+			if len(names) > 0 {
+				fmt.Fprintln(out, "Deleted Networks:")
+				for _, name := range names {
+					fmt.Fprintln(out, name)
+				}
+			}
+			return err
+		},
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	flags := cmd.Flags()
+	flags.BoolVarP(&force, "force", "f", false, "do not ask")
+	flags.StringArrayVar(&filters, "filter", nil, "remove only what `KEY=VALUE` selects")
+	return cmd
+}
+
+func newNetworkRmCmd(a *app) *cobra.Command {
+	var force bool
+	cmd := &cobra.Command{
+		Use:     "rm [flags] NETWORK...",
+		Aliases: []string{"remove"},
+		Short:   "Remove networks",
+		Long:    `Remove networks. One that a running container is in is not removed.`,
+		Example: `  tarn network rm backend`,
+		Args:    arguments(1, -1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			e, err := a.engine()
+			if err != nil {
+				return err
+			}
+			return each(cmd, args, func(name string) error {
+				err := e.RemoveNetwork(cmd.Context(), name)
+				if force && errors.Is(err, engine.ErrNoNetwork) {
+					return nil
+				}
+				if err == nil {
+					fmt.Fprintln(cmd.OutOrStdout(), name)
+				}
+				return err
+			})
+		},
+		ValidArgsFunction: complete(-1, a.networkNames),
+	}
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "one that is not there is no failure")
+	return cmd
+}
+
+func newNetworkConnectCmd(a *app) *cobra.Command {
+	var opts engine.ConnectOptions
+	cmd := &cobra.Command{
+		Use:   "connect [flags] NETWORK CONTAINER",
+		Short: "Put a container into a network",
+		Long: `Put a container into a network: at once if it runs, and each time it is started. Names of other
+containers it finds if it has found any before, or when it is started again.`,
+		Example: `  tarn network connect --alias cache backend work`,
+		Args:    arguments(2, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			e, err := a.engine()
+			if err != nil {
+				return err
+			}
+			return e.ConnectNetwork(cmd.Context(), args[0], args[1], opts)
+		},
+		ValidArgsFunction: complete(1, a.networkNames),
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&opts.IP, "ip", "", "IPv4 `address`")
+	flags.StringVar(&opts.IP6, "ip6", "", "IPv6 `address`")
+	flags.StringArrayVar(&opts.Aliases, "alias", nil, "another `name` by which containers of the network find it")
+	return cmd
+}
+
+func newNetworkDisconnectCmd(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "disconnect NETWORK CONTAINER",
+		Short:   "Take a container out of a network",
+		Long:    `Take a container out of a network: at once if it runs, with the ports that are published there.`,
+		Example: `  tarn network disconnect backend work`,
+		Args:    arguments(2, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			e, err := a.engine()
+			if err != nil {
+				return err
+			}
+			return e.DisconnectNetwork(cmd.Context(), args[0], args[1])
+		},
+		ValidArgsFunction: complete(1, a.networkNames),
+	}
+	return cmd
+}
+
+// networkNames are for completion.
+func (a *app) networkNames(cmd *cobra.Command) ([]string, error) {
+	e, err := a.engine()
+	if err != nil {
+		return nil, err
+	}
+	networks, err := e.Networks(cmd.Context(), engine.NetworkFilter{})
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, n := range networks {
+		names = append(names, n.Name)
+	}
+	return names, nil
+}

@@ -1,0 +1,39 @@
+package main
+
+import (
+	"slices"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/tarnfs/tarn/engine"
+)
+
+// addNetworks adds the flags that say in which networks a container is, and how it is reached there.
+func (f *containerFlags) addNetworks(cmd *cobra.Command, flags *pflag.FlagSet) {
+	flags.StringArrayVar(&f.Networks, "network", nil,
+		"`network`: bridge, none, host, container:NAME or a name, with options NAME,alias=…,ip=…,ip6=…,mac-address=…; again for more (default bridge)")
+	suggest(cmd, "network", "bridge", engine.NetworkNone, engine.NetworkHost, "container:")
+	flags.StringArrayVarP(&f.Publish, "publish", "p", nil,
+		"reach a port by one of the host: `[IP:][HOSTPORT:]PORT[/PROTOCOL]`, or ranges of them")
+	flags.BoolVarP(&f.PublishAll, "publish-all", "P", false, "reach all exposed ports by any of the host")
+	flags.StringArrayVar(&f.Expose, "expose", nil, "say that the container serves `PORT[/PROTOCOL]`")
+	flags.StringVar(&f.IP, "ip", "", "IPv4 `address` in the first network")
+	flags.StringVar(&f.IP6, "ip6", "", "IPv6 `address` in the first network")
+	flags.StringVar(&f.MAC, "mac-address", "", "`address` of the container's Ethernet device in the first network")
+	flags.StringArrayVar(&f.Aliases, "network-alias", nil, "another `name` by which containers of its networks find it")
+	flags.StringArrayVar(&f.DNS, "dns", nil, "`address` of a name server (default: the host's)")
+	flags.StringArrayVar(&f.DNSSearch, "dns-search", nil, "`domain` to look for names in; \".\" for none")
+	flags.StringArrayVar(&f.DNSOptions, "dns-option", nil, "`option` for resolv.conf")
+	flags.StringArrayVar(&f.AddHosts, "add-host", nil, "line of /etc/hosts: `NAME:IP`; host-gateway is the host's address")
+	flags.SetNormalizeFunc(networkNames)
+}
+
+// networkNames knows Docker's older names of flags.
+func networkNames(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+	old := []string{"net", "net-alias", "dns-opt"}
+	if i := slices.Index(old, name); i >= 0 {
+		name = []string{"network", "network-alias", "dns-option"}[i]
+	}
+	return pflag.NormalizedName(name)
+}
