@@ -12,7 +12,7 @@ func Conformance(t testing.TB) string {
 	t.Helper()
 	path := filepath.Join(CacheDir(t), "conformance")
 	if _, err := os.Stat(path); err != nil {
-		unmet(t, "needs the tests of the distribution specification: scripts/conformance.sh makes them")
+		Unmet(t, "needs the tests of the distribution specification: scripts/conformance.sh makes them")
 	}
 	return path
 }

@@ -13,7 +13,7 @@ func FsckErofs(t testing.TB) string {
 	t.Helper()
 	path := filepath.Join(CacheDir(t), "fsck.erofs")
 	if _, err := os.Stat(path); err != nil {
-		unmet(t, "needs a recent fsck.erofs: scripts/erofs-utils.sh makes it")
+		Unmet(t, "needs a recent fsck.erofs: scripts/erofs-utils.sh makes it")
 	}
 	return path
 }

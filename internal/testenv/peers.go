@@ -68,7 +68,7 @@ func dockerFiles(t testing.TB) (dir string, env []string) {
 	RequireRoot(t)
 	dir = filepath.Join(CacheDir(t), "docker")
 	if _, err := os.Stat(filepath.Join(dir, "usr/sbin/dockerd")); err != nil {
-		unmet(t, "needs Docker: scripts/docker.sh makes it")
+		Unmet(t, "needs Docker: scripts/docker.sh makes it")
 	}
 	var libs []string
 	for _, pattern := range []string{"lib/*-linux-gnu*", "usr/lib/*-linux-gnu*"} {

@@ -35,7 +35,7 @@ func DebianTar(t testing.TB) string {
 	t.Helper()
 	path, err := filepath.EvalSymlinks(filepath.Join(CacheDir(t), "debian.tar"))
 	if errors.Is(err, fs.ErrNotExist) {
-		unmet(t, "needs the Debian root: scripts/debian-root.sh makes it")
+		Unmet(t, "needs the Debian root: scripts/debian-root.sh makes it")
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +99,7 @@ func Busybox(t testing.TB) string {
 	defer bin.Close()
 	for _, p := range bin.Progs {
 		if p.Type == elf.PT_INTERP {
-			unmet(t, "needs a static busybox, %s is not: install busybox-static", path)
+			Unmet(t, "needs a static busybox, %s is not: install busybox-static", path)
 		}
 	}
 	return path

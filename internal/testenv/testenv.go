@@ -17,8 +17,8 @@ import (
 	"testing"
 )
 
-// unmet skips the test, or fails it in CI.
-func unmet(t testing.TB, format string, args ...any) {
+// Unmet skips a test that cannot run here, and says why; in CI it fails.
+func Unmet(t testing.TB, format string, args ...any) {
 	t.Helper()
 	if os.Getenv("CI") != "" {
 		t.Fatalf("CI is set, so this may not be skipped: "+format, args...)
@@ -30,7 +30,7 @@ func unmet(t testing.TB, format string, args ...any) {
 func RequireRoot(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		unmet(t, "needs root: run it with \"make test\"")
+		Unmet(t, "needs root: run it with \"make test\"")
 	}
 }
 
@@ -39,7 +39,7 @@ func RequireTool(t testing.TB, names ...string) {
 	t.Helper()
 	for _, name := range names {
 		if _, err := exec.LookPath(name); err != nil {
-			unmet(t, "needs the program %q: scripts/setup.sh installs it", name)
+			Unmet(t, "needs the program %q: scripts/setup.sh installs it", name)
 		}
 	}
 }
@@ -53,7 +53,7 @@ func RequireKernel(t testing.TB, major, minor int) {
 		t.Fatalf("cannot read the kernel release %q", release)
 	}
 	if gotMajor < major || (gotMajor == major && gotMinor < minor) {
-		unmet(t, "needs Linux %d.%d, this is %s", major, minor, release)
+		Unmet(t, "needs Linux %d.%d, this is %s", major, minor, release)
 	}
 }
 
@@ -69,7 +69,7 @@ func RequireFilesystem(t testing.TB, name string) {
 		_ = exec.CommandContext(t.Context(), "modprobe", name).Run()
 	}
 	if !hasFilesystem(t, name) {
-		unmet(t, "needs a kernel with the file system %q", name)
+		Unmet(t, "needs a kernel with the file system %q", name)
 	}
 }
 
@@ -166,7 +166,7 @@ func diskDir(t testing.TB) string {
 			return dir
 		}
 	}
-	unmet(t, "needs a temporary directory on a disk: point TARN_TEST_TMP at one")
+	Unmet(t, "needs a temporary directory on a disk: point TARN_TEST_TMP at one")
 	return ""
 }
 
