@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"strconv"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -42,7 +43,52 @@ func (m *maker) writeAttributes(p *sys.Program) error {
 		}
 		p.SetPersonality(number)
 	}
+	if policy := m.spec.Linux.MemoryPolicy; policy != nil {
+		mode, nodes, err := memoryPolicy(policy)
+		if err != nil {
+			return err
+		}
+		p.SetMemoryPolicy(mode, nodes)
+	}
 	return nil
+}
+
+func memoryPolicy(policy *specs.LinuxMemoryPolicy) (mode int, nodes []int, err error) {
+	mode, ok := sys.MemoryPolicyMode(string(policy.Mode))
+	if !ok {
+		return 0, nil, fmt.Errorf("%w: linux.memoryPolicy: mode %q", ErrSpec, policy.Mode)
+	}
+	for _, name := range policy.Flags {
+		bit, ok := sys.MemoryPolicyFlag(string(name))
+		if !ok {
+			return 0, nil, fmt.Errorf("%w: linux.memoryPolicy: flag %q", ErrSpec, name)
+		}
+		mode |= bit
+	}
+	if policy.Nodes == "" {
+		return mode, nil, nil
+	}
+	nodes, err = parseNodes(policy.Nodes)
+	return mode, nodes, err
+}
+
+// parseNodes takes a list like "0-3,7".
+func parseNodes(list string) (nodes []int, err error) {
+	for part := range strings.SplitSeq(list, ",") {
+		first, last, isRange := strings.Cut(strings.TrimSpace(part), "-")
+		if !isRange {
+			last = first
+		}
+		from, err1 := strconv.ParseUint(first, 10, 16)
+		to, err2 := strconv.ParseUint(last, 10, 16)
+		if err1 != nil || err2 != nil || from > to || to >= sys.MaxNodes {
+			return nil, fmt.Errorf("%w: memory nodes %q", ErrSpec, list)
+		}
+		for n := from; n <= to; n++ {
+			nodes = append(nodes, int(n))
+		}
+	}
+	return nodes, nil
 }
 
 // writeProc writes to a file of the process's own in the host's procfs: the container's may not be
@@ -61,6 +107,16 @@ func (m *maker) writeProc(p *sys.Program, file, content string) error {
 	}
 	p.WriteFile(file, m.proc, "self/"+file, content)
 	return nil
+}
+
+// needsRealtime tells whether the process is to be one for the kernel's realtime schedulers, and no limit says how much
+// time such have: a new cgroup of version 1's cpu controller has none.
+func (m *maker) needsRealtime() bool {
+	s := m.spec.Process.Scheduler
+	if s == nil || m.spec.Linux.Resources != nil && m.spec.Linux.Resources.CPU != nil {
+		return false
+	}
+	return s.Policy == specs.SchedFIFO || s.Policy == specs.SchedRR || s.Policy == specs.SchedDeadline
 }
 
 func scheduling(s *specs.Scheduler) (a sys.Scheduling, err error) {
@@ -123,13 +179,15 @@ func checkLabels(appArmor, seLinux string) error {
 	if appArmor != "" && !appArmorEnabled() {
 		return fmt.Errorf("process.apparmorProfile: %w: this host has no AppArmor", ErrUnsupported)
 	}
-	if seLinux == "" {
-		return nil
-	}
-	if _, err := os.Stat(seLinuxFile); err != nil {
-		return fmt.Errorf("SELinux label %q: %w: this host has no SELinux", seLinux, ErrUnsupported)
+	if seLinux != "" && !seLinuxEnabled() {
+		return fmt.Errorf("process.selinuxLabel: %w: this host has no SELinux", ErrUnsupported)
 	}
 	return nil
+}
+
+func seLinuxEnabled() bool {
+	_, err := os.Stat(seLinuxFile)
+	return err == nil
 }
 
 func appArmorEnabled() bool {

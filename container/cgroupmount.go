@@ -65,14 +65,17 @@ func (t *tree) bindHierarchy(h hierarchy, o mountOptions) (*os.File, error) {
 	return bind, nil
 }
 
-// visible is the directory on the host that is the root of what the container sees of a hierarchy.
+// visible is the directory on the host that is the root of what the container sees of a hierarchy. In version
+// 1 that is its own cgroup also without a namespace, as in runc: programs look for their limits there.
 func (t *tree) visible(h hierarchy) string {
-	if !hasNamespace(t.spec, specs.CgroupNamespace) || strings.HasPrefix(h.self, "/..") {
-		// What lies above the root of our own cgroup namespace has no name here.
-		return h.mount
-	}
-	if own := t.own.dirIn(h); own != "" {
+	own := t.own.dirIn(h)
+	unified := len(h.controllers) == 0
+	switch {
+	case own != "" && (!unified || hasNamespace(t.spec, specs.CgroupNamespace)):
 		return own
+	case strings.HasPrefix(h.self, "/.."), !hasNamespace(t.spec, specs.CgroupNamespace):
+		return h.mount // what lies above the root of our own cgroup namespace has no name here
+	default:
+		return path.Join(h.mount, h.self)
 	}
-	return path.Join(h.mount, h.self)
 }

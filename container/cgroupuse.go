@@ -51,7 +51,7 @@ func SetResources(ctx context.Context, path string, resources *specs.LinuxResour
 	}
 	defer func() {
 		for _, added := range c.legacy[known:] {
-			_ = added.procs.Close()
+			_ = added.tasks.Close()
 		}
 	}()
 	if err := l.apply(c); err != nil {

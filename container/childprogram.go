@@ -2,6 +2,7 @@ package container
 
 import (
 	"fmt"
+	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -34,7 +35,10 @@ func (m *maker) writeBeginning(p *sys.Program) error {
 func (m *maker) writeHost(p *sys.Program) error {
 	if m.cgroup != nil {
 		for _, l := range m.cgroup.legacy {
-			p.Write("join cgroup "+l.dir, l.procs, "0") // 0 is who writes
+			if slices.Contains(l.controllers, "cpu") && m.needsRealtime() {
+				continue
+			}
+			p.Write("join cgroup "+l.dir, l.tasks, "0") // 0 is who writes
 		}
 	}
 	return m.writeAttributes(p)
@@ -72,6 +76,12 @@ func (m *maker) writeProgram(p *sys.Program) error {
 		return err
 	}
 	m.stops.pivot.write(p)
+	switch {
+	case m.namespaces.hostMounts && m.joins, m.cfg.NoPivot:
+		p.EnterRoot(m.cfg.Root)
+	case m.namespaces.hostMounts:
+		p.EnterWith(m.hostMounts, m.cfg.Root)
+	}
 	if err := m.writeLimits(p); err != nil {
 		return err
 	}
@@ -84,7 +94,9 @@ func (m *maker) writeProgram(p *sys.Program) error {
 		return err
 	}
 	p.BoundCaps(caps.kernel, caps.bounding)
-	p.SetGroups(process.User.AdditionalGids)
+	if len(process.User.AdditionalGids) > 0 || !m.nested || !sys.GroupsAreFixed(0) {
+		p.SetGroups(process.User.AdditionalGids)
+	}
 	p.SetUser(process.User.UID, process.User.GID)
 	filterFirst := len(m.cfg.Seccomp) > 0 && !process.NoNewPrivileges
 	if filterFirst {
@@ -95,6 +107,11 @@ func (m *maker) writeProgram(p *sys.Program) error {
 	p.ChdirAgain(process.Cwd, cwd)
 	m.keepFiles(p)
 	if m.stops.seccomp == nil {
+		if m.cfg.Failure != nil && m.stops.exec != nil {
+			if err := m.child.ReportTo(m.cfg.Failure); err != nil {
+				return err
+			}
+		}
 		m.stops.exec.write(p)
 	}
 	if m.cfg.DieWithParent {
@@ -178,16 +195,11 @@ func (m *maker) capabilities() (c capabilities, err error) {
 			return c, err
 		}
 	}
-	if c.admin, err = sys.ParseCaps([]string{"CAP_SYS_ADMIN"}); err != nil {
-		return c, err
-	}
-	allowed := c.kernel // what an older kernel does not know, nobody has
+	c.admin, _ = sys.ParseCaps([]string{"CAP_SYS_ADMIN"})
+	allowed := c.kernel // what the kernel does not know, nobody has: see Warnings
 	if m.tree.noDevices {
 		// Who can make the node of a disk could read it.
-		mknod, err := sys.ParseCaps([]string{"CAP_MKNOD"})
-		if err != nil {
-			return c, err
-		}
+		mknod, _ := sys.ParseCaps([]string{"CAP_MKNOD"})
 		allowed &^= mknod
 	}
 	for _, set := range []struct {
@@ -200,10 +212,7 @@ func (m *maker) capabilities() (c capabilities, err error) {
 		{&c.inheritable, wanted.Inheritable},
 		{&c.ambient, wanted.Ambient},
 	} {
-		caps, err := sys.ParseCaps(set.names)
-		if err != nil {
-			return c, fmt.Errorf("%w: %w", ErrSpec, err)
-		}
+		caps, _ := sys.ParseCaps(set.names)
 		*set.to = caps & allowed
 	}
 	// The kernel has no ambient capability that is not permitted and inheritable as well. The examples

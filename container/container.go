@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -58,11 +59,19 @@ type Config struct {
 	// this program. [ErrNotExecutable] and [ErrNotFound] come from Start still, unless the program
 	// is another one by then.
 	Hold *os.File
+	// Failure is a file of this program's, to be found by who lets a process go on that is held: see [HeldFailure].
+	Failure *os.File
 	// Outlives leaves the process's status to who inherits the process when this program ends: it is
 	// not reaped here. Its cgroup stays as well, see [RemoveCgroup].
 	Outlives bool
 	// KeepFiles is how many descriptors from 3 on the process gets that this program was started with.
 	KeepFiles int
+	// NoPivot is for hosts whose root is a ramdisk, which cannot be pivoted away from: it stays below the container's,
+	// where no path leads.
+	NoPivot bool
+	// SubCgroups are for [Join]: cgroups below the container's that the process is to be in, which are there, by the names
+	// of controllers of version 1; that of "" is for version 2, and for all that are not named and have it.
+	SubCgroups map[string]string
 	// KeepKeyring leaves the process this program's session keyring.
 	KeepKeyring bool
 }
@@ -167,13 +176,16 @@ func (c *Container) Start(ctx context.Context, cfg Config) (*Process, error) {
 	if err := validate(c.spec, cfg); err != nil {
 		return nil, err
 	}
+	c.MakeMounts()
+	if slices.ContainsFunc(c.spec.Mounts, isBind) {
+		c.awaitOrders()
+	}
 	sources, err := cloneSources(c.spec)
 	if err != nil {
 		return nil, err
 	}
 	defer sources.close()
 	c.used = true
-	c.MakeMounts()
 	result := make(chan started)
 	c.orders <- func(m *maker) {
 		var p *Process
@@ -185,6 +197,14 @@ func (c *Container) Start(ctx context.Context, cfg Config) (*Process, error) {
 	}
 	s := <-result
 	return s.process, explainUnsupported(s.err)
+}
+
+// awaitOrders waits until all is done that was ordered. mountinfo lists mounts in the order in which they were made, not
+// in which they were attached: bind mounts, which mostly come last, are made last.
+func (c *Container) awaitOrders() {
+	done := make(chan struct{})
+	c.orders <- func(*maker) { close(done) }
+	<-done
 }
 
 type started struct {

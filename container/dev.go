@@ -42,8 +42,8 @@ func devLinks() [][2]string {
 }
 
 // fillDev makes the default devices and links in dev. Those that exist stay, if they are what they
-// should be.
-func fillDev(dev *os.File) error {
+// should be. What may not be made can be had of the host only when dev is attached.
+func fillDev(dev *os.File, attached bool) error {
 	for _, d := range defaultDevices() {
 		err := sys.MakeNode(dev, d.name, sys.TypeChar|0o666, d.major, d.minor)
 		if errors.Is(err, fs.ErrExist) {
@@ -51,6 +51,9 @@ func fillDev(dev *os.File) error {
 			if f, err = openDevice(dev, d); err == nil {
 				_ = f.Close()
 			}
+		}
+		if errors.Is(err, fs.ErrPermission) && attached {
+			err = bindDevice(dev, d.name, "/dev/"+d.name, sys.TypeChar, d.major, d.minor)
 		}
 		if err != nil {
 			return fmt.Errorf("/dev: %w", err)
@@ -64,6 +67,37 @@ func fillDev(dev *os.File) error {
 	return nil
 }
 
+// bindDevice shows the host's node at path as name in dir, if it is that device: for who may not make nodes, which is
+// root of a user namespace alone.
+func bindDevice(dir *os.File, name, path string, kind, major, minor uint32) error {
+	host, err := sys.OpenSource(path)
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	node, err := sys.StatNode(host)
+	if err != nil {
+		return err
+	}
+	if node.Type != kind || node.Major != major || node.Minor != minor {
+		return fmt.Errorf("%w: no node of %d:%d may be made, and the host's %s is another one", ErrUnsupported, major, minor, path)
+	}
+	bind, err := sys.CloneTree(host, false)
+	if err != nil {
+		return err
+	}
+	defer bind.Close()
+	if err := sys.MakeFile(dir, name, 0o666); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	target, err := sys.OpenEntry(dir, name, sys.OpenNoFollow)
+	if err != nil {
+		return err
+	}
+	defer target.Close()
+	return sys.MoveMount(bind, target)
+}
+
 // finishDev fills /dev if that is none of the mounts, makes the devices of the specification, and
 // makes /dev read-only if it is to be.
 func (t *tree) finishDev() error {
@@ -75,7 +109,7 @@ func (t *tree) finishDev() error {
 		t.dev = t.keep(dev)
 	}
 	if !t.filled {
-		if err := fillDev(t.dev); err != nil {
+		if err := fillDev(t.dev, true); err != nil {
 			return err
 		}
 	}
@@ -132,6 +166,9 @@ func (t *tree) addDevice(d specs.LinuxDevice) error {
 		if f, err = openDevice(parent, device{name, uint32(d.Major), uint32(d.Minor)}); err == nil {
 			err = f.Close()
 		}
+	}
+	if errors.Is(err, fs.ErrPermission) && mode != sys.TypeFifo {
+		return bindDevice(parent, name, d.Path, mode, uint32(d.Major), uint32(d.Minor)) // with the host's owners
 	}
 	if err == nil && (d.UID != nil || d.GID != nil) {
 		var uid, gid int

@@ -3,6 +3,7 @@ package container
 import (
 	"maps"
 	"slices"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/opencontainers/runtime-spec/specs-go/features"
@@ -22,6 +23,7 @@ func Features() *features.Features {
 	return &features.Features{
 		OCIVersionMin: "1.0.0",
 		OCIVersionMax: specs.Version,
+		Hooks:         []string{"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"},
 		MountOptions:  mountOptionNames(),
 		Linux: &features.Linux{
 			Namespaces:   kinds,
@@ -31,9 +33,25 @@ func Features() *features.Features {
 				Enabled: yes,
 				Actions: namesOf(seccomp.Actions()), Operators: namesOf(seccomp.Operators()), Archs: namesOf(seccomp.Architectures()),
 			},
-			IntelRdt: &features.IntelRdt{Enabled: no},
+			IntelRdt:        &features.IntelRdt{Enabled: no},
+			Apparmor:        &features.Apparmor{Enabled: yes},
+			Selinux:         &features.Selinux{Enabled: yes},
+			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: yes}},
+			NetDevices:      &features.NetDevices{Enabled: yes},
+			MemoryPolicy: &features.MemoryPolicy{
+				Modes: prefixed("MPOL_", sys.MemoryPolicyModes), Flags: prefixed("MPOL_F_", sys.MemoryPolicyFlags),
+			},
 		},
 	}
+}
+
+func prefixed(prefix, list string) []string {
+	names := strings.Fields(list)
+	for i, name := range names {
+		names[i] = prefix + name
+	}
+	slices.Sort(names)
+	return names
 }
 
 func namesOf[T ~string](list []T) []string {
@@ -47,7 +65,7 @@ func namesOf[T ~string](list []T) []string {
 
 // mountOptionNames are the options that mean the same for every file system, sorted.
 func mountOptionNames() []string {
-	names := []string{"bind", "rbind", "defaults"}
+	names := []string{"bind", "rbind", "defaults", "remount", "tmpcopyup", "idmap", "ridmap", "copy-symlink"}
 	both := []string{
 		"ro", "rw", "nosuid", "suid", "nodev", "dev", "noexec", "exec", "nosymfollow", "symfollow", "nodiratime", "diratime",
 		"noatime", "atime", "relatime", "norelatime", "strictatime", "nostrictatime",

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -141,10 +142,16 @@ func (b *box) startIn(ctx context.Context, root *os.File) (*container.Process, e
 	return p, err
 }
 
+// mustStart starts it; it ends with the test at the latest.
 func (b *box) mustStart() *container.Process {
 	b.t.Helper()
 	p, err := b.start()
 	require.NoError(b.t, err)
+	b.t.Cleanup(func() {
+		if err := p.Signal(syscall.SIGKILL); err == nil {
+			_, _ = p.Wait()
+		}
+	})
 	return p
 }
 

@@ -190,7 +190,7 @@ func runHook(ctx context.Context, h specs.Hook, state []byte, user *os.File) err
 	p.Dup(pipes.out, 2)
 	if user != nil {
 		p.Enter("setns user", user, sys.NewUser)
-		p.BeRoot()
+		p.BeRoot(sys.GroupsAreFixed(0))
 	}
 	p.CloseOnExec(3)
 	args := h.Args

@@ -51,7 +51,8 @@ func host(t testing.TB) state {
 	var s state
 	_, _ = cgroups.ReadFile("/sys/fs/cgroup", "none") // the library keeps the directory open from its first use on
 	for line := range strings.Lines(hostMounts(t)) {
-		s.mounts = append(s.mounts, line)
+		mount, _, _ := strings.Cut(line, " - ") // what file system it is can change: others may remount it
+		s.mounts = append(s.mounts, mount)
 	}
 	if root := cgroupRoot(t); root != "" {
 		entries, err := os.ReadDir(root)

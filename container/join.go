@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -56,7 +57,7 @@ func Join(ctx context.Context, t Target, process *specs.Process, cfg Config) (*P
 	}
 	result := make(chan started)
 	sys.OnOwnThread(func() {
-		m := &maker{spec: &spec, cfg: cfg, namespaces: &namespaces{}, joins: true}
+		m := &maker{spec: &spec, cfg: cfg, namespaces: &namespaces{hostMounts: !hasNamespace(&spec, specs.MountNamespace)}, joins: true, nested: sys.InUserNamespace()}
 		p, err := m.join(ctx, t)
 		m.close()
 		if err != nil {
@@ -171,7 +172,7 @@ func (m *maker) lookIn(t Target, kinds int) (err error) {
 	if err := m.findJoined(); err != nil {
 		return err
 	}
-	root, err := sys.RootOf(t.PidFD, kinds&sys.NewMount != 0)
+	root, err := openRootOf(t, m.namespaces.hostMounts, kinds&sys.NewMount != 0)
 	if err != nil {
 		return ended(err)
 	}
@@ -192,6 +193,23 @@ func (m *maker) lookIn(t Target, kinds int) (err error) {
 	process := m.spec.Process
 	m.program, err = findProgram(root, process.Args[0], process.Cwd, process.Env)
 	return err
+}
+
+// openRootOf opens the root of the container's mount namespace, or of its first process if it has none of its
+// own.
+func openRootOf(t Target, hostMounts, foreign bool) (*os.File, error) {
+	if !hostMounts {
+		return sys.RootOf(t.PidFD, foreign)
+	}
+	root, err := sys.OpenSource(fmt.Sprintf("/proc/%d/root", t.Pid))
+	if err != nil {
+		return nil, err
+	}
+	// If it still is that process now, that was its root.
+	if err := sys.SignalPidFD(t.PidFD, 0); err != nil {
+		return nil, errors.Join(err, root.Close())
+	}
+	return root, nil
 }
 
 // findPts finds the container's terminals. That is devpts for certain, whatever the container has
@@ -220,6 +238,9 @@ func (m *maker) findJoined() (err error) {
 			return err
 		}
 	}
+	if err := m.cgroup.enterSub(m.cfg.SubCgroups); err != nil {
+		return err
+	}
 	limited := m.spec.Linux.Resources != nil && len(m.spec.Linux.Resources.Devices) > 0
 	if m.cgroup == nil {
 		m.tree.noDevices = limited
@@ -233,12 +254,58 @@ func (m *maker) findJoined() (err error) {
 		m.keep(m.cgroup.fd)
 	}
 	for i, l := range m.cgroup.legacy {
-		if m.cgroup.legacy[i].procs, err = os.OpenFile(l.dir+"/cgroup.procs", os.O_WRONLY, 0); err != nil {
+		if m.cgroup.legacy[i].tasks, err = openTasks(l.dir); err != nil {
 			return err
 		}
-		m.keep(m.cgroup.legacy[i].procs)
+		m.keep(m.cgroup.legacy[i].tasks)
 	}
 	return nil
+}
+
+// enterSub replaces a container's cgroups by some below them.
+func (c *cgroup) enterSub(subs map[string]string) error {
+	if len(subs) > 0 && c == nil {
+		return fmt.Errorf("cgroup %v: %w: the container has none", subs, ErrUnsupported)
+	}
+	for controller, name := range subs {
+		rel := strings.TrimPrefix(name, "/")
+		if rel != "" && !filepath.IsLocal(rel) {
+			return fmt.Errorf("%w: cgroup %q is not below the container's", ErrSpec, name)
+		}
+		found := false
+		enter := func(dir *string) {
+			if sub := filepath.Join(*dir, rel); isDir(sub) {
+				*dir, found = sub, true
+			}
+		}
+		if controller == "" && c.dir != "" {
+			enter(&c.dir)
+		}
+		for i, l := range c.legacy {
+			_, named := firstOf(subs, l.controllers)
+			if controller == "" && !named || slices.Contains(l.controllers, controller) {
+				enter(&c.legacy[i].dir)
+			}
+		}
+		if !found {
+			return fmt.Errorf("cgroup %q: %w below the container's", name, fs.ErrNotExist)
+		}
+	}
+	return nil
+}
+
+func firstOf(subs map[string]string, controllers []string) (name string, ok bool) {
+	for _, c := range controllers {
+		if name, ok = subs[c]; ok {
+			return name, true
+		}
+	}
+	return "", false
+}
+
+func isDir(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.IsDir()
 }
 
 // forkInto forks the process into the container's cgroup. If there can be none any more, since the
@@ -248,7 +315,7 @@ func (m *maker) forkInto(ctx context.Context, pid int, p *sys.Program) (*sys.Chi
 		return m.fork(ctx, nil, p)
 	}
 	child, err := m.fork(ctx, m.cgroup.fd, p)
-	if !errors.Is(err, syscall.EBUSY) {
+	if !errors.Is(err, syscall.EBUSY) || len(m.cfg.SubCgroups) > 0 {
 		return child, err
 	}
 	inner, cgroupErr := openCgroupOf(pid, m.host.unified.mount)

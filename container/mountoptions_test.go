@@ -1,6 +1,7 @@
 package container_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -112,10 +113,14 @@ func TestRemount(t *testing.T) {
 func TestOptionsOfSuperblocks(t *testing.T) {
 	b := newBox(t)
 	b.mount("/volume", testenv.TempDir(t), "sync", "lazytime", "silent", "dirsync", "acl", "iversion", "mand")
+	require.Empty(t, container.Warnings(b.spec))
+	b.mount("/other", testenv.TempDir(t), "mode=700", "ro")
+	require.ErrorContains(t, errors.Join(container.Warnings(b.spec)...), "mount /other: no options of a bind mount: mode")
 	b.spec.Mounts = append(b.spec.Mounts, specs.Mount{
 		Destination: "/t", Type: "tmpfs", Source: "tmpfs", Options: []string{"sync", "dirsync", "lazytime", "loud", "nomand", "async", "nolazytime"},
 	})
 	s := b.look()
 	require.Contains(t, s.Mounts, " /volume ")
+	require.Contains(t, findMount(t, s.Mounts, "/other").options, "ro,")
 	require.Contains(t, s.Mounts, " /t ")
 }

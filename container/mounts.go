@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"slices"
 	"syscall"
 
@@ -99,9 +100,7 @@ func (m *mount) parse() (err error) {
 	if m.dest == "/" {
 		return fmt.Errorf("%w: the root is given apart", ErrSpec)
 	}
-	if m.options, err = parseOptions(m.Options); err != nil {
-		return err
-	}
+	m.options = parseOptions(m.Options)
 	if (m.options.idmap || len(m.UIDMappings)+len(m.GIDMappings) > 0) && !m.options.bind {
 		return fmt.Errorf("an ID-mapped mount that is no bind mount: %w", ErrUnsupported)
 	}
@@ -145,8 +144,12 @@ func (t *tree) makeFS(m *mount) (err error) {
 	t.keep(m.made)
 	switch {
 	case m.dest == "/dev":
-		t.dev, t.filled = m.made, true
-		return fillDev(t.dev)
+		t.dev = m.made
+		err := fillDev(t.dev, false)
+		if t.filled = err == nil; errors.Is(err, fs.ErrPermission) {
+			return nil // finishDev fills it
+		}
+		return err
 	case m.dest == "/dev/pts" && m.Type == "devpts":
 		t.pts = m.made
 	}
@@ -158,7 +161,7 @@ func (t *tree) makeFS(m *mount) (err error) {
 
 // labelled are the options of a file system, with the label for SELinux.
 func (t *tree) labelled(m *mount) [][2]string {
-	if label := t.spec.Linux.MountLabel; label != "" && m.Type != "sysfs" && m.Type != "mqueue" && !m.options.has("context") {
+	if label := t.spec.Linux.MountLabel; label != "" && seLinuxEnabled() && m.Type != "sysfs" && m.Type != "mqueue" && !m.options.has("context") {
 		return append(slices.Clip(m.options.data), [2]string{"context", label})
 	}
 	return m.options.data
@@ -360,6 +363,9 @@ func attach(mount, target *os.File, o mountOptions) error {
 }
 
 func (t *tree) bind(m *mount, from *source) error {
+	if from.link != "" {
+		return t.copyLink(m, from.link)
+	}
 	target, err := t.place(m.dest, from.kind)
 	if err != nil {
 		return err
@@ -375,6 +381,29 @@ func (t *tree) bind(m *mount, from *source) error {
 		t.dev, t.filled = from.mount, true
 	}
 	return sys.MoveMount(from.mount, target)
+}
+
+// copyLink makes a symbolic link, unless there is the same one.
+func (t *tree) copyLink(m *mount, target string) error {
+	parent, err := mountPoint(t.root, path.Dir(m.dest), directory)
+	if err != nil {
+		return err
+	}
+	defer parent.Close()
+	name := path.Base(m.dest)
+	err = sys.MakeSymlink(parent, name, target)
+	if !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	there, openErr := sys.OpenEntry(parent, name, sys.OpenNoFollow)
+	if openErr != nil {
+		return openErr
+	}
+	defer there.Close()
+	if got, linkErr := sys.ReadLinkFD(there); linkErr == nil && got == target {
+		return nil
+	}
+	return err
 }
 
 // place is mountPoint, but for /dev, which no link of the image may move elsewhere: devices would be

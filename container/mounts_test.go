@@ -90,13 +90,12 @@ func TestBindMounts(t *testing.T) {
 	require.Contains(t, findMount(t, b.look().Mounts, "/flat").options, "noexec")
 
 	for name, m := range map[string]specs.Mount{
-		"no such file":        {Destination: "/x", Source: dir + "/missing", Options: []string{"bind"}},
-		"not an absolute":     {Destination: "/x", Source: "relative", Options: []string{"bind"}},
-		`has no option "mad"`: {Destination: "/x", Source: dir, Options: []string{"bind", "mad"}},
-		"is no directory":     {Destination: "/made/for/file", Source: dir, Options: []string{"bind"}},
-		"the root is given":   {Destination: "/..", Source: dir, Options: []string{"bind"}},
-		"inside /proc":        {Destination: "/proc/sys", Source: dir, Options: []string{"bind"}},
-		"idmap":               {Destination: "/x", Source: dir, Options: []string{"bind", "idmap"}},
+		"no such file":      {Destination: "/x", Source: dir + "/missing", Options: []string{"bind"}},
+		"not an absolute":   {Destination: "/x", Source: "relative", Options: []string{"bind"}},
+		"is no directory":   {Destination: "/made/for/file", Source: dir, Options: []string{"bind"}},
+		"the root is given": {Destination: "/..", Source: dir, Options: []string{"bind"}},
+		"inside /proc":      {Destination: "/proc/sys", Source: dir, Options: []string{"bind"}},
+		"idmap":             {Destination: "/x", Source: dir, Options: []string{"bind", "idmap"}},
 	} {
 		b.spec.Mounts = append(container.DefaultMounts(), m)
 		_, err := b.start()
@@ -205,4 +204,53 @@ func TestWorkingDirectory(t *testing.T) {
 	require.NoError(t, os.Chmod(b.path("private"), 0o700))
 	b.spec.Process.User, b.spec.Process.Cwd = specs.User{UID: 1000, GID: 1000}, "/private"
 	require.Equal(t, "/private", b.look().Cwd)
+}
+
+// A source that is a symbolic link is copied as one, if it is to be.
+func TestCopySymlink(t *testing.T) {
+	b := newBox(t).withShell("/bin/sh -c 'readlink /etc/localtime; cat /etc/plain'")
+	source := testenv.TempDir(t)
+	require.NoError(t, os.Chmod(source, 0o755))
+	require.NoError(t, os.WriteFile(source+"/file", []byte("content"), 0o644))
+	require.NoError(t, os.Symlink("../zone/file", source+"/link"))
+	b.mount("/etc/localtime", source+"/link", "copy-symlink")
+	b.mount("/etc/plain", source+"/file", "copy-symlink")
+	for range 2 { // the second time it is there
+		require.Equal(t, "../zone/file content", b.shell("readlink /etc/localtime; cat /etc/plain"))
+	}
+	require.NoError(t, os.Remove(b.path("etc/localtime")))
+	b.symlink("elsewhere", "etc/localtime")
+	_, err := b.start()
+	require.ErrorContains(t, err, "file exists")
+}
+
+// A container in the host's mount namespace has its mounts to itself all the same.
+func TestNoMountNamespace(t *testing.T) {
+	inPrivate(t, setting{}, func(t *testing.T) {
+		for _, pid := range []string{"pid", "none"} {
+			b := newBox(t)
+			b.spec.Linux.Namespaces = remove(b, "mount")
+			if pid == "none" {
+				b.spec.Linux.Namespaces = remove(b, "pid")
+			}
+			b.spec.Root.Readonly = true
+			b.mkdir("tmp")
+			before := host(t)
+			b.spec.Process.Args = []string{"/probe", "look", "/proc/sys/kernel/ostype", "/probe"}
+			s := b.look("/proc/sys/kernel/ostype", "/sys/kernel/notes")
+			require.Equal(t, namespaceLink(t, "mnt"), s.NS["mnt"])
+			require.NotEqual(t, namespaceLink(t, "uts"), s.NS["uts"])
+			require.Equal(t, "Linux", s.Files["/proc/sys/kernel/ostype"])
+			require.Equal(t, map[string]string{
+				"create:/x": "open /x: read-only file system", "write:/proc/sys/kernel/panic": "open /proc/sys/kernel/panic: read-only file system",
+				"write:/dev/null": "ok", "create:/../../../x": "open /../../../x: read-only file system",
+			}, b.try("create:/x", "write:/proc/sys/kernel/panic", "write:/dev/null", "create:/../../../x"))
+			before.unchanged(t)
+		}
+	})
+	b := newBox(t)
+	b.spec.Linux.Namespaces = append(remove(b, "mount"), ns("user"))
+	_, err := b.start()
+	require.ErrorIs(t, err, container.ErrSpec)
+	require.ErrorContains(t, err, "without a mount namespace")
 }

@@ -26,6 +26,10 @@ type namespaces struct {
 	time *os.File
 	// held are new ones that another process than this one has to make.
 	held int
+	// hostMounts is for a container that stays in the host's mount namespace. It is built in one of its
+	// own, and takes a copy of its mounts along that is attached nowhere: the host sees none of them, they
+	// are gone with the process, and no ".." leads out of them.
+	hostMounts bool
 }
 
 type namespace struct {
@@ -82,8 +86,11 @@ func openNamespaces(spec *specs.Spec) (n *namespaces, err error) {
 		}
 		n.addExisting(kind, f)
 	}
-	if seen&sys.NewMount == 0 {
-		return n, fmt.Errorf("%w: no mount namespace", ErrSpec)
+	if n.hostMounts = seen&sys.NewMount == 0; n.hostMounts {
+		if n.user != nil {
+			return n, fmt.Errorf("%w: in a user namespace nothing can be mounted without a mount namespace", ErrSpec)
+		}
+		n.thread |= sys.NewMount // to build it in
 	}
 	if err := n.checkMappings(spec.Linux); err != nil {
 		return n, err
@@ -138,6 +145,9 @@ func (n *namespaces) enter(spec *specs.Spec) error {
 		if err := sys.LoopbackUp(); err != nil {
 			return err
 		}
+	}
+	if err := moveNetDevices(spec.Linux.NetDevices); err != nil {
+		return err
 	}
 	if spec.Hostname != "" {
 		if err := sys.SetHostname(spec.Hostname); err != nil {

@@ -1,7 +1,6 @@
 package container
 
 import (
-	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -19,6 +18,8 @@ type mountOptions struct {
 	bind, recursive                bool
 	// remount changes what is mounted already; copyUp fills a tmpfs with what it covers.
 	remount, copyUp bool
+	// copySymlink makes the same symbolic link in place of a bind mount of what it leads to, as in crun.
+	copySymlink bool
 	// idmap gives a bind mount other owners: of the mount itself, with idmapTree also of those below.
 	idmap, idmapTree bool
 	propagation      uint64
@@ -94,64 +95,61 @@ func (o *mountOptions) has(key string) bool {
 	return slices.ContainsFunc(o.data, func(d [2]string) bool { return d[0] == key })
 }
 
-func parseOptions(options []string) (mountOptions, error) {
-	var o mountOptions
+func parseOptions(options []string) (o mountOptions) {
 	for _, option := range options {
-		if err := o.add(option); err != nil {
-			return o, err
-		}
+		o.add(option)
 	}
-	return o, nil
+	return o
 }
 
-func (o *mountOptions) add(option string) error {
+func (o *mountOptions) add(option string) {
 	switch option {
 	case "", "defaults":
-		return nil
+		return
 	case "bind":
 		o.bind = true
-		return nil
+		return
 	case "rbind":
 		o.bind, o.recursive = true, true
-		return nil
+		return
 	case "remount":
 		o.remount = true
-		return nil
+		return
 	case "tmpcopyup":
 		o.copyUp = true
-		return nil
+		return
 	case "idmap":
 		o.idmap, o.idmapTree = true, false
-		return nil
+		return
 	case "ridmap":
 		o.idmap, o.idmapTree = true, true
-		return nil
+		return
 	case "silent", "loud": // what the kernel's log has of it
-		return nil
+		return
 	case "copy-symlink":
-		return fmt.Errorf("mount option %q: %w", option, ErrUnsupported)
+		o.copySymlink = true
+		return
 	}
 	if p := propagationOf(option); p != 0 {
 		o.propagation, o.propagateTree = p, false
-		return nil
+		return
 	}
 	if a, ok := attributeOf(option); ok {
 		apply(a, &o.set, &o.clear)
-		return nil
+		return
 	}
 	if tree, ok := strings.CutPrefix(option, "r"); ok {
 		if p := propagationOf(tree); p != 0 {
 			o.propagation, o.propagateTree = p, true
-			return nil
+			return
 		}
 		if a, ok := attributeOf(tree); ok {
 			apply(a, &o.treeSet, &o.treeClear)
-			return nil
+			return
 		}
 	}
 	key, value, _ := strings.Cut(option, "=")
 	o.data = append(o.data, [2]string{key, value})
-	return nil
 }
 
 // ofSuperblock tells whether an option is about a whole file system, whatever its type: a bind mount

@@ -20,6 +20,8 @@ type setting struct {
 	// Cgroups are "" for the host's, "v2", "v1" (the host's but version 2), "named" (one of version 1
 	// without controllers) or "none".
 	Cgroups string
+	// Network has a network of its own, without any device.
+	Network bool
 }
 
 // inPrivate runs the body of a test in a process of its own that has a private mount namespace: what
@@ -36,6 +38,9 @@ func inPrivate(t *testing.T, s setting, body func(t *testing.T)) {
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run="+pattern, "-test.v")
 	cmd.Env = append(os.Environ(), privateEnv+"="+t.Name(), probeEnv+"="+probe)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	if s.Network {
+		cmd.SysProcAttr.Unshareflags |= syscall.CLONE_NEWNET
+	}
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	require.Contains(t, string(out), "--- PASS: "+t.Name(), "it did not run")

@@ -63,8 +63,8 @@ func (t *tree) coverProc(m *mount, from *source) error {
 	if m.dest == "/proc" || from == nil || !slices.Contains(coverable(), m.dest[len("/proc/"):]) {
 		return fmt.Errorf("%w: this cannot be mounted over inside /proc", ErrSpec)
 	}
-	if from.kind == directory {
-		return fmt.Errorf("%w: %s is a directory", ErrSpec, m.Source)
+	if from.kind == directory || from.link != "" {
+		return fmt.Errorf("%w: %s is no file", ErrSpec, m.Source)
 	}
 	t.covers = append(t.covers, cover{m.dest[len("/proc/"):], from.mount})
 	return nil

@@ -187,7 +187,7 @@ func TestSpecificationsThatAreRefused(t *testing.T) {
 		"process.apparmorProfile":          func(b *box) { b.spec.Process.ApparmorProfile = "x" },
 		"linux.uidMappings":                func(b *box) { b.spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, ns("user")) },
 		"two pid namespaces":               func(b *box) { b.spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, ns("pid")) },
-		"no mount namespace":               func(b *box) { b.spec.Linux.Namespaces = b.spec.Linux.Namespaces[1:] },
+		"rootfsPropagation needs a mount":  func(b *box) { b.spec.Linux.RootfsPropagation = "slave"; b.spec.Linux.Namespaces = remove(b, "mount") },
 		"no array of instructions":         func(b *box) { b.cfg.Seccomp = []byte{1} },
 		"it is not one of a namespace":     func(b *box) { b.spec.Linux.Sysctl = map[string]string{"kernel.panic": "1"} },
 		"want a path below":                func(b *box) { b.spec.Linux.CgroupsPath = "../out" },

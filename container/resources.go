@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/opencontainers/cgroups"
@@ -44,6 +46,15 @@ type limits struct {
 
 	legacy     cgroups.Resources
 	subsystems []string // those of version 1
+	// tcp is a limit of the memory of TCP's buffers, which version 1 alone has, and the library not.
+	tcp *int64
+}
+
+const tcpFile = "/memory.kmem.tcp.limit_in_bytes"
+
+func hasTCPLimit() bool {
+	_, err := os.Stat(cgroupRoot + "/memory" + tcpFile)
+	return err == nil
 }
 
 func (l *limits) empty() bool {
@@ -79,6 +90,9 @@ func sortLimits(h hierarchies, r *specs.LinuxResources) (*limits, error) {
 		default:
 			return nil, fmt.Errorf("%s limits: %w by this machine: it has no such cgroup controller", cmp.Or(c.name, c.legacy), ErrUnsupported)
 		}
+	}
+	if m := r.Memory; m != nil && m.KernelTCP != nil && slices.Contains(l.subsystems, "memory") && hasTCPLimit() {
+		l.tcp = m.KernelTCP
 	}
 	return l, l.addUnified(h, r.Unified, available)
 }
@@ -131,14 +145,16 @@ func (l *limits) apply(c *cgroup) error {
 	if err == nil {
 		err = errors.Join(m.Apply(-1), m.Set(&l.legacy))
 	}
+	if err == nil && l.tcp != nil {
+		err = writeCgroup(c.legacyDir("memory")+tcpFile, strconv.FormatInt(*l.tcp, 10))
+	}
 	if err != nil {
 		return fmt.Errorf("set limits: %w", err)
 	}
 	return nil
 }
 
-// fillMemory leaves out Kernel and KernelTCP, as the specification allows: no kernel since 5.4 has
-// them.
+// fillMemory leaves out Kernel, which kernels have no more (see Warnings), and KernelTCP (see limits).
 func fillMemory(to *cgroups.Resources, from *specs.LinuxResources) bool {
 	m := from.Memory
 	if m == nil {
@@ -150,7 +166,8 @@ func fillMemory(to *cgroups.Resources, from *specs.LinuxResources) bool {
 	set(&to.OomKillDisable, m.DisableOOMKiller)
 	set(&to.MemoryCheckBeforeUpdate, m.CheckBeforeUpdate)
 	to.MemorySwappiness = m.Swappiness
-	return to.Memory != 0 || to.MemoryReservation != 0 || to.MemorySwap != 0 || to.OomKillDisable || m.Swappiness != nil
+	return to.Memory != 0 || to.MemoryReservation != 0 || to.MemorySwap != 0 || to.OomKillDisable || m.Swappiness != nil ||
+		m.KernelTCP != nil
 }
 
 func fillCPU(to *cgroups.Resources, from *specs.LinuxResources) bool {

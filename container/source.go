@@ -19,11 +19,12 @@ type sources []*source
 type source struct {
 	mount *os.File
 	kind  kind
+	link  string // what is to be a symbolic link to this, and no mount
 }
 
 func (s sources) close() {
 	for _, source := range s {
-		if source != nil {
+		if source != nil && source.mount != nil {
 			_ = source.mount.Close()
 		}
 	}
@@ -46,17 +47,12 @@ func cloneSources(spec *specs.Spec) (_ sources, err error) {
 }
 
 func cloneSource(m specs.Mount, l *specs.Linux) (*source, error) {
-	o, err := parseOptions(m.Options)
-	if err != nil {
-		return nil, err
-	}
+	o := parseOptions(m.Options)
 	if !filepath.IsAbs(m.Source) {
 		return nil, fmt.Errorf("%w: the source %q is not an absolute path", ErrSpec, m.Source)
 	}
-	for _, d := range o.data {
-		if !ofSuperblock(d[0]) {
-			return nil, fmt.Errorf("%w: a bind mount has no option %q", ErrSpec, d[0])
-		}
+	if link, err := os.Readlink(m.Source); err == nil && o.copySymlink {
+		return &source{link: link}, nil
 	}
 	path, err := sys.OpenSource(m.Source)
 	if err != nil {

@@ -73,6 +73,7 @@ type maker struct {
 	joins    bool // a container that is there, see Join
 	// filterFlags are seccomp(2)'s for Config.Seccomp.
 	filterFlags uint
+	nested      bool       // this program is root of a user namespace alone
 	files       []*os.File // to be closed when the process runs
 }
 
@@ -87,6 +88,7 @@ func (m *maker) look() (err error) {
 	if err := sys.HideProcess(); err != nil {
 		return err
 	}
+	m.nested = sys.InUserNamespace()
 	m.host, err = findHierarchies()
 	return err
 }
@@ -202,7 +204,17 @@ func (m *maker) limitDevices() error {
 		m.tree.noDevices = true
 		return nil
 	}
-	return sys.LoadDeviceFilter(m.cgroup.fd, filter)
+	if namesDevices(m.spec.Linux.Resources.Devices) {
+		if err := m.cgroup.listDevices(m.host, m.spec.Linux.CgroupsPath, rules); err != nil {
+			return err
+		}
+	}
+	err = sys.LoadDeviceFilter(m.cgroup.fd, filter)
+	if mayNot(err) {
+		m.tree.noDevices = true // root of a user namespace alone may load no filter
+		return nil
+	}
+	return err
 }
 
 // makeMounts makes the mounts that need no root. Who enters a user namespace needs the process's
@@ -343,7 +355,7 @@ func attachRoot(root *os.File) error {
 	return sys.SetMountAttr(root, true, 0, 0, sys.PropagationPrivate)
 }
 
-func setRootPropagation(mode string) error {
+func setRootPropagation(root *os.File, mode string) error {
 	if mode == "" {
 		return nil
 	}
@@ -352,7 +364,7 @@ func setRootPropagation(mode string) error {
 	if propagation == 0 {
 		return fmt.Errorf("%w: root propagation %q", ErrSpec, mode)
 	}
-	return sys.SetPropagation(uintptr(propagation), recursive)
+	return sys.SetMountAttr(root, recursive, 0, 0, propagation)
 }
 
 // explainChild says what a step of the child's that failed means.
@@ -361,12 +373,26 @@ func (m *maker) explainChild(err error) error {
 	if !ok || step.Step != execStep {
 		return err
 	}
-	name := m.spec.Process.Args[0]
-	switch step.Errno {
+	return execError(m.spec.Process.Args[0], step.Errno)
+}
+
+func execError(name string, errno syscall.Errno) error {
+	switch errno {
 	case syscall.ENOENT, syscall.ENOTDIR:
 		// The file was there before: what is missing is what it needs to be loaded.
 		return fmt.Errorf("exec %s: %w (or its loader is missing)", name, ErrNotFound)
 	default:
-		return fmt.Errorf("exec %s: %w: %w", name, ErrNotExecutable, step.Errno)
+		return fmt.Errorf("exec %s: %w: %w", name, ErrNotExecutable, errno)
 	}
+}
+
+// HeldFailure gives why a process that was held ([Config.Hold]) could not execute its program when it was let go on:
+// [ErrNotFound] or [ErrNotExecutable], nil if it could. It is asked when the process has closed what it was held by.
+// failure is [Config.Failure] opened again.
+func HeldFailure(failure *os.File, program string) error {
+	errno, err := sys.ReadFailure(failure)
+	if err == nil && errno != 0 {
+		err = execError(program, errno)
+	}
+	return err
 }

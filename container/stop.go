@@ -224,10 +224,15 @@ func (m *maker) keepFiles(p *sys.Program) {
 
 // pivot makes the container's root the thread's, and that of every process that has the same.
 func (m *maker) pivot() error {
-	if err := sys.PivotRoot(m.cfg.Root); err != nil {
-		return err
+	if m.namespaces.hostMounts {
+		return nil // the process does that itself
 	}
-	return setRootPropagation(m.spec.Linux.RootfsPropagation)
+	if !m.cfg.NoPivot { // else the process enters it
+		if err := sys.PivotRoot(m.cfg.Root); err != nil {
+			return err
+		}
+	}
+	return setRootPropagation(m.cfg.Root, m.spec.Linux.RootfsPropagation)
 }
 
 // beforePivot runs the hooks that see the container's mounts below the host's root.

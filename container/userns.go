@@ -171,7 +171,7 @@ func (n *namespaces) write(p *sys.Program) {
 	if n.fork != 0 {
 		p.ForkAgain(n.fork)
 	}
-	p.BeRoot()
+	p.BeRoot(sys.GroupsAreFixed(0))
 }
 
 // forkFlags are the namespaces that the process is born in.

@@ -41,37 +41,39 @@ func (b *box) giveAway() {
 
 // A container in a user namespace is root inside, and owns all its namespaces; outside it is nobody.
 func TestUserNamespace(t *testing.T) {
-	b := newBox(t).inUserNamespace()
-	b.spec.Hostname = "inner"
-	before := host(t)
-	s := b.look("/proc/self/uid_map", "/proc/self/gid_map", "/proc/sys/net/ipv4/ip_unprivileged_port_start", "/proc/1/status")
-	before.unchanged(t)
-	for _, kind := range []string{"user", "mnt", "pid", "uts", "ipc", "net", "cgroup"} {
-		require.NotEqual(t, namespaceLink(t, kind), s.NS[kind], kind)
-	}
-	require.Equal(t, []string{"0", "200000", "65536"}, strings.Fields(s.Files["/proc/self/uid_map"]))
-	require.Equal(t, []string{"0", "200001", "65536"}, strings.Fields(s.Files["/proc/self/gid_map"]))
-	require.Equal(t, []int{1, 0, 0, 0}, []int{s.Pid, s.Ppid, s.UID, s.GID})
-	require.Equal(t, "inner", s.Hostname)
-	require.Equal(t, capabilities(t, container.DefaultCapabilities()), s.Status["CapEff"])
-	require.Empty(t, s.Groups)
-	for name, info := range s.Dev {
-		require.NotContains(t, info, "65534", "%s is nobody's", name)
-	}
-	for _, point := range []string{"/proc", "/sys", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/sys/fs/cgroup"} {
-		findMount(t, s.Mounts, point)
-	}
-	// What it has in /proc belongs to it, and the host's settings do not.
-	require.Equal(t, map[string]string{
-		"create:/made": "ok", "open:/dev/ptmx": "ok", "write:/dev/null": "ok", "hostname:x": "operation not permitted",
-		"write:/proc/sys/kernel/panic": "open /proc/sys/kernel/panic: permission denied",
-		"null:/n":                      "mknod: operation not permitted", "read:/proc/interrupts": "empty", "list:/proc/acpi": "empty",
-	}, tolerant(b.try("create:/made", "open:/dev/ptmx", "write:/dev/null", "hostname:x", "write:/proc/sys/kernel/panic", "null:/n", "read:/proc/interrupts", "list:/proc/acpi")))
-	info, err := os.Stat(b.path("made"))
-	require.NoError(t, err)
-	st, ok := info.Sys().(*syscall.Stat_t)
-	require.True(t, ok)
-	require.Equal(t, []uint32{mappedRoot, mappedRoot + 1}, []uint32{st.Uid, st.Gid})
+	inPrivate(t, setting{}, func(t *testing.T) {
+		b := newBox(t).inUserNamespace()
+		b.spec.Hostname = "inner"
+		before := host(t)
+		s := b.look("/proc/self/uid_map", "/proc/self/gid_map", "/proc/sys/net/ipv4/ip_unprivileged_port_start", "/proc/1/status")
+		before.unchanged(t)
+		for _, kind := range []string{"user", "mnt", "pid", "uts", "ipc", "net", "cgroup"} {
+			require.NotEqual(t, namespaceLink(t, kind), s.NS[kind], kind)
+		}
+		require.Equal(t, []string{"0", "200000", "65536"}, strings.Fields(s.Files["/proc/self/uid_map"]))
+		require.Equal(t, []string{"0", "200001", "65536"}, strings.Fields(s.Files["/proc/self/gid_map"]))
+		require.Equal(t, []int{1, 0, 0, 0}, []int{s.Pid, s.Ppid, s.UID, s.GID})
+		require.Equal(t, "inner", s.Hostname)
+		require.Equal(t, capabilities(t, container.DefaultCapabilities()), s.Status["CapEff"])
+		require.Empty(t, s.Groups)
+		for name, info := range s.Dev {
+			require.NotContains(t, info, "65534", "%s is nobody's", name)
+		}
+		for _, point := range []string{"/proc", "/sys", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/sys/fs/cgroup"} {
+			findMount(t, s.Mounts, point)
+		}
+		// What it has in /proc belongs to it, and the host's settings do not.
+		require.Equal(t, map[string]string{
+			"create:/made": "ok", "open:/dev/ptmx": "ok", "write:/dev/null": "ok", "hostname:x": "operation not permitted",
+			"write:/proc/sys/kernel/panic": "open /proc/sys/kernel/panic: permission denied",
+			"null:/n":                      "mknod: operation not permitted", "read:/proc/interrupts": "empty", "list:/proc/acpi": "empty",
+		}, tolerant(b.try("create:/made", "open:/dev/ptmx", "write:/dev/null", "hostname:x", "write:/proc/sys/kernel/panic", "null:/n", "read:/proc/interrupts", "list:/proc/acpi")))
+		info, err := os.Stat(b.path("made"))
+		require.NoError(t, err)
+		st, ok := info.Sys().(*syscall.Stat_t)
+		require.True(t, ok)
+		require.Equal(t, []uint32{mappedRoot, mappedRoot + 1}, []uint32{st.Uid, st.Gid})
+	})
 }
 
 // tolerant has the two errors of a read-only /proc/sys be one.
@@ -196,33 +198,35 @@ func TestUserNamespacesThatFail(t *testing.T) {
 
 // A container's clocks can be other than the host's, in a user namespace or not, its own or joined.
 func TestTimeNamespace(t *testing.T) {
-	for _, user := range []bool{false, true} {
-		b := newBox(t)
-		if user {
-			b.inUserNamespace()
+	inPrivate(t, setting{}, func(t *testing.T) {
+		for _, user := range []bool{false, true} {
+			b := newBox(t)
+			if user {
+				b.inUserNamespace()
+			}
+			b.spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, ns("time"))
+			b.spec.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 400000000, Nanosecs: 5}, "monotonic": {Secs: 7}}
+			before := host(t)
+			s := b.look("/proc/uptime", "/proc/self/timens_offsets")
+			before.unchanged(t)
+			require.NotEqual(t, namespaceLink(t, "time"), s.NS["time"])
+			require.Greater(t, len(strings.Split(s.Files["/proc/uptime"], ".")[0]), len("99999999"), "the uptime is not the container's")
+			require.Equal(t, []string{"monotonic", "7", "0", "boottime", "400000000", "5"}, strings.Fields(s.Files["/proc/self/timens_offsets"]))
+
+			b.spec.Process.Args = []string{"/probe", "hold"}
+			p := b.mustStart()
+			joins := newBox(t)
+			joins.spec.Linux.Namespaces = append(joins.spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace, Path: "/proc/" + itoa(p.Pid()) + "/ns/time"})
+			require.Equal(t, s.Files["/proc/self/timens_offsets"], joins.look("/proc/self/timens_offsets").Files["/proc/self/timens_offsets"])
+			require.NoError(t, p.Signal(syscall.SIGKILL))
+			_, err := p.Wait()
+			require.NoError(t, err)
+
+			b.spec.Linux.Namespaces = remove(b, "time")
+			_, err = b.start()
+			require.ErrorContains(t, err, "need a new time namespace")
 		}
-		b.spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, ns("time"))
-		b.spec.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 400000000, Nanosecs: 5}, "monotonic": {Secs: 7}}
-		before := host(t)
-		s := b.look("/proc/uptime", "/proc/self/timens_offsets")
-		before.unchanged(t)
-		require.NotEqual(t, namespaceLink(t, "time"), s.NS["time"])
-		require.Greater(t, len(strings.Split(s.Files["/proc/uptime"], ".")[0]), len("99999999"), "the uptime is not the container's")
-		require.Equal(t, []string{"monotonic", "7", "0", "boottime", "400000000", "5"}, strings.Fields(s.Files["/proc/self/timens_offsets"]))
-
-		b.spec.Process.Args = []string{"/probe", "hold"}
-		p := b.mustStart()
-		joins := newBox(t)
-		joins.spec.Linux.Namespaces = append(joins.spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace, Path: "/proc/" + itoa(p.Pid()) + "/ns/time"})
-		require.Equal(t, s.Files["/proc/self/timens_offsets"], joins.look("/proc/self/timens_offsets").Files["/proc/self/timens_offsets"])
-		require.NoError(t, p.Signal(syscall.SIGKILL))
-		_, err := p.Wait()
-		require.NoError(t, err)
-
-		b.spec.Linux.Namespaces = remove(b, "time")
-		_, err = b.start()
-		require.ErrorContains(t, err, "need a new time namespace")
-	}
+	})
 }
 
 // A mount namespace that is joined becomes the container's: who was in it sees the container's root.

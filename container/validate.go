@@ -20,7 +20,10 @@ func validateSpec(spec *specs.Spec) error {
 	if name := unsupported(spec); name != "" {
 		return fmt.Errorf("%s: %w", name, ErrUnsupported)
 	}
-	if err := checkLabels("", spec.Linux.MountLabel); err != nil {
+	if spec.Linux.RootfsPropagation != "" && !hasNamespace(spec, specs.MountNamespace) {
+		return fmt.Errorf("%w: linux.rootfsPropagation needs a mount namespace", ErrSpec)
+	}
+	if err := checkNetDevices(spec); err != nil {
 		return err
 	}
 	return checkSysctls(spec)
@@ -87,7 +90,5 @@ func unsupported(spec *specs.Spec) string {
 	l := spec.Linux
 	return firstSet(
 		part{"linux.intelRdt", l.IntelRdt != nil},
-		part{"linux.memoryPolicy", l.MemoryPolicy != nil},
-		part{"linux.netDevices", len(l.NetDevices) > 0},
 	)
 }

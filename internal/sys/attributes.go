@@ -45,6 +45,39 @@ func IOPriorityClass(name string) (int, bool) {
 	return indexOf(name, "IOPRIO_CLASS_", "NONE RT BE IDLE")
 }
 
+// MemoryPolicyMode gives the number of a mode of NUMA memory policy ("MPOL_BIND").
+func MemoryPolicyMode(name string) (int, bool) { return indexOf(name, "MPOL_", MemoryPolicyModes) }
+
+// MemoryPolicyFlag gives the bit of a flag that goes with a mode ("MPOL_F_STATIC_NODES").
+func MemoryPolicyFlag(name string) (int, bool) {
+	bit, ok := indexOf(name, "MPOL_F_", MemoryPolicyFlags)
+	return 1 << (bit + 13), ok // from bit 13 on
+}
+
+// The names without their prefix, in the order of their numbers: linux/mempolicy.h.
+const (
+	MemoryPolicyModes = "DEFAULT PREFERRED BIND INTERLEAVE LOCAL PREFERRED_MANY WEIGHTED_INTERLEAVE"
+	MemoryPolicyFlags = "NUMA_BALANCING RELATIVE_NODES STATIC_NODES"
+)
+
+// MaxNodes is how many memory nodes a kernel can have.
+const MaxNodes = 1024
+
+// SetMemoryPolicy sets the NUMA memory policy of the child and of what it executes, see set_mempolicy(2). mode has
+// the flags in it.
+func (p *Program) SetMemoryPolicy(mode int, nodes []int) {
+	var mask *[MaxNodes / 64]uint64
+	var addr, size uintptr
+	if len(nodes) > 0 {
+		mask = new([MaxNodes / 64]uint64)
+		for _, n := range nodes {
+			mask[n/64] |= 1 << (n % 64)
+		}
+		addr, size = pin(p, *mask), MaxNodes
+	}
+	p.call("set_mempolicy", unix.SYS_SET_MEMPOLICY, uintptr(mode), addr, size)
+}
+
 func indexOf(name, prefix, list string) (int, bool) {
 	for i, n := range strings.Fields(list) {
 		if name == prefix+n {

@@ -3,8 +3,10 @@ package sys
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -145,4 +147,30 @@ func (b *Begun) Continue() error {
 	}
 	// When it has descriptors of its own, ours can be closed.
 	return b.Wait()
+}
+
+// ReportTo has the process say in a file of this program's, from here on in its program, which step failed: somebody
+// else may want to know that, when this program has ended. See [ReadFailure].
+func (b *Begun) ReportTo(f *os.File) error {
+	size := os.Getpagesize()
+	if err := f.Truncate(int64(size)); err != nil {
+		return err
+	}
+	const access, how = unix.PROT_READ | unix.PROT_WRITE, unix.MAP_SHARED | unix.MAP_FIXED
+	page := uintptr(unsafe.Pointer(unsafe.SliceData(b.page))) // it takes the place of the one we have in common
+	b.program.call("map the report", unix.SYS_MMAP, page, uintptr(size), access, how, b.program.file(f), 0)
+	return nil
+}
+
+// ReadFailure gives why the last step failed of a process that had [Begun.ReportTo], 0 if none has. Of a file that was
+// given to none it gives 0, too.
+func ReadFailure(f *os.File) (unix.Errno, error) {
+	var rep report
+	b := unsafe.Slice((*byte)(unsafe.Pointer(&rep)), unsafe.Sizeof(rep.failed)+unsafe.Sizeof(rep.step)+unsafe.Sizeof(rep.errno))
+	if _, err := f.ReadAt(b, 0); errors.Is(err, io.EOF) {
+		return 0, nil
+	} else if err != nil || rep.failed == 0 {
+		return 0, err
+	}
+	return unix.Errno(rep.errno), nil
 }

@@ -28,10 +28,9 @@ func CapNames() []string {
 	return names
 }
 
-// ParseCaps gives the set of the named capabilities ("CAP_CHOWN").
-func ParseCaps(names []string) (Caps, error) {
+// ParseCaps gives the set of the named capabilities ("CAP_CHOWN"), and the names that are none.
+func ParseCaps(names []string) (set Caps, unknown []string) {
 	known := strings.Fields(capNames)
-	var set Caps
 next:
 	for _, name := range names {
 		for i, k := range known {
@@ -40,9 +39,9 @@ next:
 				continue next
 			}
 		}
-		return 0, fmt.Errorf("unknown capability %q", name)
+		unknown = append(unknown, name)
 	}
-	return set, nil
+	return set, unknown
 }
 
 // KernelCaps gives all capabilities that the running kernel has.

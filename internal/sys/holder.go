@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -76,7 +78,7 @@ func (h *Holder) spawn(kinds int, user *os.File, newUser bool) (err error) {
 	}
 	if kinds != 0 {
 		if user != nil || newUser {
-			p.BeRoot() // of whom some of what is made is, such as the root of /dev/mqueue
+			p.BeRoot(GroupsAreFixed(0)) // of whom some of what is made is, such as the root of /dev/mqueue
 		}
 		p.Unshare(uintptr(kinds))
 	}
@@ -125,6 +127,50 @@ func (h *Holder) Close() {
 	for _, f := range []*os.File{h.wait, h.release, h.told, h.tell} {
 		_ = f.Close() // tell is closed already
 	}
+}
+
+// InUserNamespace tells whether there are IDs on the machine that this program cannot have: it is in another user
+// namespace than the first, and root there is not the machine's.
+func InUserNamespace() bool {
+	const all = "0 0 4294967295"
+	text, err := os.ReadFile("/proc/self/uid_map")
+	return err == nil && strings.Join(strings.Fields(string(text)), " ") != all
+}
+
+// GroupsAreFixed tells whether nobody in the user namespace of a process may change their groups: it was made by a user
+// without privileges, for one ID, and the groups are that user's (user_namespaces(7), setgroups). pid 0 is this process.
+func GroupsAreFixed(pid int) bool {
+	name := "self"
+	if pid != 0 {
+		name = strconv.Itoa(pid)
+	}
+	text, err := os.ReadFile("/proc/" + name + "/setgroups")
+	return err == nil && strings.TrimSpace(string(text)) == "deny"
+}
+
+// MapOneID gives a process's new user namespace one user and one group, as its root: all that a user without
+// privileges may (user_namespaces(7)).
+func MapOneID(pid, uid, gid int) error {
+	proc, err := os.OpenRoot(fmt.Sprintf("/proc/%d", pid))
+	if err != nil {
+		return err
+	}
+	defer proc.Close()
+	return errors.Join(writeIn(proc, "setgroups", "deny"), writeIn(proc, "uid_map", fmt.Sprintf("0 %d 1", uid)), writeIn(proc, "gid_map", fmt.Sprintf("0 %d 1", gid)))
+}
+
+// OuterUserNamespace opens the user namespace that the one of a process is in (ioctl_ns(2)).
+func OuterUserNamespace(pid int) (*os.File, error) {
+	inner, err := OpenNamespace(fmt.Sprintf("/proc/%d/ns/user", pid), NewUser)
+	if err != nil {
+		return nil, err
+	}
+	defer inner.Close()
+	fd, err := unix.IoctlRetInt(int(inner.Fd()), unix.NS_GET_PARENT)
+	if err != nil {
+		return nil, &os.PathError{Op: "find what is around", Path: inner.Name(), Err: err}
+	}
+	return os.NewFile(uintptr(fd), "outer user namespace"), nil
 }
 
 func writeIn(dir *os.Root, name, content string) error {

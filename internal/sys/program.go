@@ -225,6 +225,22 @@ func (p *Program) Seccomp(filter []byte, flags uint) {
 	p.call("seccomp", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(flags), pin(p, prog))
 }
 
+// EnterRoot makes a directory the child's root, and its working directory.
+func (p *Program) EnterRoot(dir *os.File) {
+	p.call("enter the root", unix.SYS_FCHDIR, p.file(dir))
+	p.call("chroot", unix.SYS_CHROOT, p.str("."))
+}
+
+// EnterWith moves the child into a mount namespace, and takes a copy of what is mounted at dir and below along,
+// attached nowhere: that is its root and working directory then.
+func (p *Program) EnterWith(ns, dir *os.File) {
+	const copied = unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_RECURSIVE | unix.AT_EMPTY_PATH
+	tree := p.result(p.call("open_tree", unix.SYS_OPEN_TREE, p.file(dir), p.str(""), copied))
+	p.Enter("setns mnt", ns, NewMount)
+	p.call("enter the root", unix.SYS_FCHDIR).from(0, tree)
+	p.call("chroot", unix.SYS_CHROOT, p.str("."))
+}
+
 // Chdir goes to an absolute path as the container sees it, but through none of the magic links
 // of /proc: at this moment /proc/self/fd leads to the host's files (CVE-2024-21626). It gives
 // a value for [Program.ChdirAgain].

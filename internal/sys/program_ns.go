@@ -13,9 +13,12 @@ func (p *Program) Enter(step string, ns *os.File, kind int) {
 	p.call(step, unix.SYS_SETNS, p.file(ns), uintptr(kind))
 }
 
-// BeRoot makes the child root of the user namespace it is in.
-func (p *Program) BeRoot() {
-	p.call("setgroups", unix.SYS_SETGROUPS, 0, 0)
+// BeRoot makes the child root of the user namespace it is in. fixed is for one whose groups nobody may change (see
+// [GroupsAreFixed]).
+func (p *Program) BeRoot(fixed bool) {
+	if !fixed {
+		p.SetGroups(nil)
+	}
 	p.call("become root: setgid", unix.SYS_SETRESGID, 0, 0, 0)
 	p.call("become root: setuid", unix.SYS_SETRESUID, 0, 0, 0)
 	p.NotDumpable() // which changing the IDs may have undone
