@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -46,6 +47,10 @@ type bundle struct {
 	root   string
 	errors string // the file of the log
 	files  []*os.File
+
+	program    string              // this test's, or a copy of it
+	credential *syscall.Credential // who runs it; nil is root
+	cgroup     string              // where it runs, in cgroup2; "" is the test's own
 }
 
 // newBundle has the container run a shell script.
@@ -55,6 +60,9 @@ func newBundle(t testing.TB, script string) *bundle {
 	dir := testenv.TempDir(t)
 	b := &bundle{t: t, id: "t-" + filepath.Base(dir), dir: dir, spec: container.DefaultSpec(), root: filepath.Join(dir, "state")}
 	b.errors = filepath.Join(dir, "log")
+	var err error
+	b.program, err = os.Executable()
+	require.NoError(t, err)
 	b.spec.Root.Path = "rootfs"
 	b.spec.Process.Args = []string{"sh", "-c", script}
 	b.spec.Process.Env = []string{"PATH=/bin"}
@@ -83,12 +91,17 @@ func (b *bundle) command(args ...string) *exec.Cmd {
 	text, err := json.Marshal(b.spec)
 	require.NoError(b.t, err)
 	require.NoError(b.t, os.WriteFile(filepath.Join(b.dir, "config.json"), text, 0o644))
-	self, err := os.Executable()
-	require.NoError(b.t, err)
-	cmd := exec.CommandContext(b.t.Context(), self, append([]string{"--root", b.root, "--log", b.errors, "--log-format", "json"}, args...)...)
+	cmd := exec.CommandContext(b.t.Context(), b.program, append([]string{"--root", b.root, "--log", b.errors, "--log-format", "json"}, args...)...)
 	cmd.Env = append(os.Environ(), beRuntime+"=1")
 	cmd.Dir = b.dir
 	cmd.ExtraFiles = b.files
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: b.credential}
+	if b.cgroup != "" {
+		dir, err := os.Open(b.cgroup)
+		require.NoError(b.t, err)
+		b.t.Cleanup(func() { _ = dir.Close() })
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(dir.Fd())
+	}
 	return cmd
 }
 

@@ -25,6 +25,7 @@ type creation struct {
 	id           string
 	bundle       string
 	keepKeyring  bool
+	noPivot      bool
 	wait, detach bool   // it waits for start; it is left alone
 	ready        func() // called before there is a process
 }
@@ -34,9 +35,7 @@ func (c *creation) addFlags(flags *flag.FlagSet) {
 	flags.StringVar(&c.bundle, "bundle", ".", "`directory` of the bundle")
 	flags.StringVar(&c.bundle, "b", ".", "`directory` of the bundle")
 	flags.BoolVar(&c.keepKeyring, "no-new-keyring", false, "keep the caller's session keyring")
-	flags.BoolFunc("no-pivot", "not supported", func(string) error {
-		return errors.New("a root that cannot be pivoted to (a ramfs) is not supported")
-	})
+	flags.BoolVar(&c.noPivot, "no-pivot", false, "for hosts that run from a ramdisk: do not pivot to the root")
 }
 
 func create(ctx context.Context, r *runtime, args []string) (int, error) {
@@ -46,6 +45,9 @@ func create(ctx context.Context, r *runtime, args []string) (int, error) {
 	rest, err := parse(flags, args, 1, 1)
 	if err != nil {
 		return 1, err
+	}
+	if status, done, err := r.asRoot(ctx, 0); done {
+		return status, err
 	}
 	c.id = rest[0]
 	h, _, _, err := r.create(ctx, &c)
@@ -69,6 +71,9 @@ func (r *runtime) create(ctx context.Context, c *creation) (_ *held, spec *specs
 	if err := c.check(spec); err != nil {
 		return nil, nil, nil, err
 	}
+	for _, warning := range container.Warnings(spec) {
+		r.log.warn(warning)
+	}
 	h, err := r.add(c.id)
 	if err != nil {
 		return nil, nil, nil, err
@@ -81,7 +86,7 @@ func (r *runtime) create(ctx context.Context, c *creation) (_ *held, spec *specs
 	}()
 	h.record = record{
 		Version: specs.Version, ID: c.id, Bundle: c.bundle, Cgroup: spec.Linux.CgroupsPath, Created: time.Now().UTC(),
-		Owner: os.Geteuid(), Annotations: spec.Annotations,
+		Owner: owner(), Annotations: spec.Annotations,
 	}
 	if h.Rootfs, err = rootfs(c.bundle, spec); err != nil {
 		return nil, nil, nil, err
@@ -92,6 +97,9 @@ func (r *runtime) create(ctx context.Context, c *creation) (_ *held, spec *specs
 	if err := c.publish(h, p, text); err != nil {
 		return nil, nil, p, err
 	}
+	if _, ok := rootlessUser(); ok {
+		r.log.warn(checkCgroup(h.Cgroup))
+	}
 	return h, spec, p, nil
 }
 
@@ -101,9 +109,13 @@ func (c *creation) check(spec *specs.Spec) error {
 		return errors.New("config.json: process or linux is missing")
 	}
 	if spec.Linux.CgroupsPath == "" {
-		spec.Linux.CgroupsPath = "/tarn-" + c.id
+		// Beside the own one, where who is not root may have some.
+		spec.Linux.CgroupsPath = "tarn-" + c.id
+		if _, ok := rootlessUser(); !ok {
+			spec.Linux.CgroupsPath = "/" + spec.Linux.CgroupsPath
+		}
 	}
-	return nil
+	return fitRootless(spec)
 }
 
 // start makes the container and its process.
@@ -112,13 +124,17 @@ func (c *creation) start(ctx context.Context, h *held, spec *specs.Spec) (p *con
 	if err != nil {
 		return nil, err
 	}
-	cfg.KeepKeyring, cfg.Outlives = c.keepKeyring, c.detach
+	cfg.KeepKeyring, cfg.Outlives, cfg.NoPivot = c.keepKeyring, c.detach, c.noPivot
 	cfg.State = h.hookState("")
 	if c.wait {
 		if cfg.Hold, err = h.makeGate(); err != nil {
 			return nil, err
 		}
 		defer cfg.Hold.Close()
+		if cfg.Failure, err = os.OpenFile(h.file(failedFile), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600); err != nil {
+			return nil, err
+		}
+		defer cfg.Failure.Close()
 	}
 	made := container.New(spec)
 	defer func() { err = errors.Join(err, made.Close()) }()
@@ -206,6 +222,11 @@ func start(ctx context.Context, r *runtime, args []string) (int, error) {
 	if err != nil {
 		return 1, err
 	}
+	if spec.Hooks != nil && len(spec.Hooks.StartContainer) > 0 && os.Geteuid() != 0 {
+		h.close() // for the one that is root
+		status, _, err := r.asRoot(ctx, h.Pid)
+		return status, err
+	}
 	if err := container.StartContainerHooks(ctx, spec, h.hookState(specs.StateCreated)); err != nil {
 		return 1, errors.Join(err, h.end(ctx))
 	}
@@ -215,6 +236,14 @@ func start(ctx context.Context, r *runtime, args []string) (int, error) {
 	// The process has the fifo open until its exec.
 	if err := sys.AwaitNoReader(ctx, gate); err != nil {
 		return 1, err
+	}
+	failure, err := os.Open(h.file(failedFile))
+	if err != nil {
+		return 1, err
+	}
+	defer failure.Close()
+	if err := container.HeldFailure(failure, spec.Process.Args[0]); err != nil {
+		return 1, fmt.Errorf("start %s: %w", h.ID, err)
 	}
 	r.log.warn(container.PoststartHooks(ctx, spec, h.hookState(specs.StateRunning)))
 	return 0, nil

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -35,6 +37,20 @@ func printed(t *testing.T, want, out string) {
 	require.Equal(t, want, strings.TrimSpace(out))
 }
 
+// requireUsage reads what stats printed: memory and processes. Nothing is what an engine prints that looks for a
+// container's cgroup in vain, or for the machine's.
+func requireUsage(t *testing.T, printed string) {
+	t.Helper()
+	fields := strings.Fields(printed) // "1.2MB / 25GB 1"
+	require.Len(t, fields, 4, printed)
+	number := regexp.MustCompile(`^[0-9.]+`).FindString(fields[0])
+	used, err := strconv.ParseFloat(number, 64)
+	require.NoError(t, err, printed)
+	require.NotZero(t, used, printed)
+	require.NotContains(t, fields[0], "G", "the machine's memory")
+	require.Equal(t, "1", fields[3], "processes")
+}
+
 func TestPodman(t *testing.T) {
 	podman := testenv.Podman(t)
 	runtime := program(t)
@@ -54,6 +70,7 @@ func TestPodman(t *testing.T) {
 	require.Equal(t, seen, run("exec", "work", "sh", "-c", look))
 	require.Equal(t, "65534\n", run("exec", "--user", "nobody", "work", "id", "-u"))
 	require.Equal(t, "/dev/pts/0\r\n", run("exec", "-t", "work", "tty"))
+	requireUsage(t, run("stats", "--no-stream", "--no-reset", "--format", "{{.MemUsage}} {{.PIDs}}", "work"))
 	run("pause", "work")
 	require.Equal(t, "paused\n", run("inspect", "--format", "{{.State.Status}}", "work"))
 	run("unpause", "work")
@@ -80,7 +97,10 @@ func TestDocker(t *testing.T) {
 	docker("pause", "work")
 	printed(t, "paused", docker("inspect", "--format", "{{.State.Status}}", "work"))
 	docker("unpause", "work")
-	docker("update", "--pids-limit", "50", "work")
+	requireUsage(t, docker("stats", "--no-stream", "--format", "{{.MemUsage}} {{.PIDs}}", "work"))
+	docker("update", "--pids-limit", "50", "--memory", "80m", "--memory-swap", "80m", "--cpus", "0.5", "--cpuset-cpus", "0", "work")
+	limits := "cd /sys/fs/cgroup; cat pids.max pids/pids.max memory.max memory/memory.limit_in_bytes cpu.max cpu/cpu.cfs_quota_us 2>/dev/null"
+	require.Regexp(t, `^50\n83886080\n50000`, docker("exec", "work", "sh", "-c", limits+" || true"))
 	docker("stop", "--time", "0", "work")
 	printed(t, "137", docker("inspect", "--format", "{{.State.ExitCode}}", "work"))
 	docker("start", "work")
@@ -100,6 +120,8 @@ func TestContainerd(t *testing.T) {
 	require.Equal(t, "hello\n", run("--rm", root, "once", "echo", "hello"))
 	run("--detach", root, "work", "sleep", "100000")
 	require.Equal(t, seen, ctr("task", "exec", "--exec-id", "e", "work", "sh", "-c", look))
+	metrics := ctr("task", "metrics", "--format", "json", "work")
+	require.Contains(t, metrics, `"memory"`)
 	ctr("task", "pause", "work")
 	require.Contains(t, ctr("task", "ls"), "PAUSED")
 	ctr("task", "resume", "work")

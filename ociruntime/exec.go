@@ -33,6 +33,21 @@ type joining struct {
 	noNewPrivs   bool
 	label, armor string
 	paused       bool
+	cgroups      map[string]string // container.Config.SubCgroups
+}
+
+func (j *joining) addCgroup(text string) error {
+	controllers, path, ok := strings.Cut(text, ":")
+	if !ok {
+		controllers, path = "", text
+	}
+	if j.cgroups == nil {
+		j.cgroups = make(map[string]string)
+	}
+	for name := range strings.SplitSeq(controllers, ",") {
+		j.cgroups[name] = path
+	}
+	return nil
 }
 
 func (j *joining) addFlags(flags *flag.FlagSet) {
@@ -42,11 +57,14 @@ func (j *joining) addFlags(flags *flag.FlagSet) {
 	flags.StringVar(&j.cwd, "cwd", "", "working `directory`")
 	flags.StringVar(&j.user, "user", "", "`uid[:gid]` to run as")
 	flags.StringVar(&j.user, "u", "", "`uid[:gid]` to run as")
-	flags.Func("additional-gids", "`gid` of one more group", func(text string) error {
+	addGroup := func(text string) error {
 		gid, err := strconv.ParseUint(text, 10, 32)
 		j.groups = append(j.groups, uint32(gid))
 		return err
-	})
+	}
+	flags.Func("additional-gids", "`gid` of one more group", addGroup)
+	flags.Func("g", "`gid` of one more group", addGroup)
+	flags.Func("cgroup", "a `cgroup` that the container has made in its own, of a controller if that is named before: [controller,...:]path", j.addCgroup)
 	appendTo := func(list *[]string) func(string) error {
 		return func(text string) error {
 			*list = append(*list, text)
@@ -69,8 +87,11 @@ func (j *joining) addFlags(flags *flag.FlagSet) {
 
 func execute(ctx context.Context, r *runtime, args []string) (int, error) {
 	// Before all else: what the container could see of this program until its exec.
-	if err := container.SealExecutable(); err != nil {
-		return failedExec, err
+	isRoot := os.Geteuid() == 0
+	if isRoot {
+		if err := container.SealExecutable(); err != nil {
+			return failedExec, err
+		}
 	}
 	var j joining
 	flags := newFlags("exec")
@@ -80,6 +101,9 @@ func execute(ctx context.Context, r *runtime, args []string) (int, error) {
 		return failedExec, err
 	}
 	j.id = rest[0]
+	if !isRoot {
+		return r.executeAsRoot(ctx, j.id)
+	}
 	proxy := newProxy(!j.detach)
 	proxy.ready()
 	p, err := r.join(ctx, &j, rest[1:])
@@ -87,6 +111,18 @@ func execute(ctx context.Context, r *runtime, args []string) (int, error) {
 		return statusOf(err), err
 	}
 	return proxy.serve(p)
+}
+
+func (r *runtime) executeAsRoot(ctx context.Context, id string) (int, error) {
+	rec, err := r.read(id)
+	if err != nil {
+		return failedExec, err
+	}
+	if alive, err := isAlive(rec.Pid, rec.PidStarted); err != nil || !alive {
+		return failedExec, errors.Join(err, errNotRunning(id))
+	}
+	status, _, err := r.asRoot(ctx, rec.Pid)
+	return max(status, statusOf(err)), err
 }
 
 func statusOf(err error) int {
@@ -122,7 +158,7 @@ func (r *runtime) join(ctx context.Context, j *joining, args []string) (*contain
 	if err != nil {
 		return nil, err
 	}
-	cfg.Outlives, cfg.State = j.detach, rec.hookState("")
+	cfg.Outlives, cfg.State, cfg.SubCgroups = j.detach, rec.hookState(""), j.cgroups
 	pidfd, err := openProcess(rec)
 	if errors.Is(err, os.ErrProcessDone) {
 		return nil, errNotRunning(j.id)

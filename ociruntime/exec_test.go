@@ -207,6 +207,26 @@ func TestExecBesideNestedCgroups(t *testing.T) {
 	b.must("exec", b.id, "true")
 }
 
+// An exec may be put into a cgroup that the container has made, and into none outside.
+func TestExecInSubCgroup(t *testing.T) {
+	b := newBundle(t, "")
+	b.spec.Process.Args[2] = "cd /sys/fs/cgroup/unified 2>/dev/null || cd /sys/fs/cgroup; mkdir -p in; touch /ready; sleep 100000"
+	require.NoError(t, os.Symlink("busybox", b.path("bin/mkdir")))
+	for i, m := range b.spec.Mounts {
+		if m.Type == "cgroup" {
+			b.spec.Mounts[i].Options = []string{"rw"}
+		}
+	}
+	b.must("run", "-d", b.id)
+	b.awaitFile("ready")
+	require.Contains(t, b.must("exec", "--cgroup", "/in", b.id, "cat", "/proc/self/cgroup"), "0::/in\n")
+	for _, bad := range []string{"nosuch", "../..", "memory:in2"} {
+		_, errOut, err := b.try("exec", "--cgroup", bad, b.id, "true")
+		require.Error(t, err, bad)
+		require.Contains(t, errOut, "cgroup")
+	}
+}
+
 // CVE-2019-5736: what a container can reach of the runtime is not the host's file, or cannot be
 // written to.
 func TestExecCannotReachTheRuntime(t *testing.T) {

@@ -126,6 +126,34 @@ func TestFailedCreateLeavesNothing(t *testing.T) {
 	}
 }
 
+// A program that nobody could execute is found out at the start, if it was not there to be seen before.
+func TestStartSaysWhyNothingRuns(t *testing.T) {
+	for name, c := range map[string]struct {
+		content string
+		perm    os.FileMode
+		why     string
+	}{
+		"no format":  {"garbage", 0o755, "exec format error"},
+		"no program": {"", 0, "no such file or directory"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBundle(t, "")
+			b.spec.Process.Args = []string{"/program"}
+			b.command("list")
+			require.NoError(t, os.WriteFile(b.path("program"), []byte("\x7fELF"), 0o755))
+			b.must("create", b.id)
+			require.NoError(t, os.Remove(b.path("program")))
+			if c.perm != 0 {
+				require.NoError(t, os.WriteFile(b.path("program"), []byte(c.content), c.perm))
+			}
+			b.refuse(c.why, "start", b.id)
+			require.Contains(t, b.lastLog(), c.why)
+			b.awaitEnd()
+			b.must("delete", b.id)
+		})
+	}
+}
+
 // What a create that was killed leaves is no container, and can be removed.
 func TestRuins(t *testing.T) {
 	b := newBundle(t, "true")
@@ -179,9 +207,20 @@ func TestBadUse(t *testing.T) {
 	b.refuse("wrong use", "create", "--nosuch", b.id)
 	b.refuse("not supported", "--systemd-cgroup", "create", b.id)
 	b.refuse("unknown log format", "--log-format", "xml", "list")
-	b.refuse("ramfs", "create", "--no-pivot", b.id)
+	b.refuse("cannot be saved", "checkpoint", b.id)
+	b.refuse("not supported: Intel RDT", "update", "--mem-bw-schema", "x", b.id)
 	require.Contains(t, b.must("--version"), "spec: ")
 	require.Contains(t, b.must("--help"), "--log-format")
+}
+
+// Where the host's root cannot be pivoted away from, no path leads to it all the same.
+func TestNoPivot(t *testing.T) {
+	b := newBundle(t, "ls /; ls /../..; ls /proc/1/root; grep -c . /proc/self/mountinfo >/dev/null && touch /ran; sleep 100000")
+	b.spec.Linux.RootfsPropagation = "slave"
+	b.must("run", "--detach", "--no-pivot", b.id)
+	b.awaitFile("ran")
+	require.Equal(t, "bin\ndev\nproc\nran\nsys\n", b.must("exec", b.id, "ls", "/../../.."))
+	require.Contains(t, b.must("exec", b.id, "cat", "/proc/self/mountinfo"), "/rootfs / rw")
 }
 
 // Of this program's descriptors, those that are to be preserved are passed on, and no other one is.

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/tarnfs/tarn/internal/sys"
 )
 
 // Name is what the program is called whose only work this is; see [Main].
@@ -26,6 +28,7 @@ type runtime struct {
 	root    string // where containers are kept
 	log     logger
 	debug   bool
+	args    []string // the whole command line
 }
 
 // command is one verb of the command line. It gets what follows its name; the status is what the
@@ -57,7 +60,7 @@ func commands() []command {
 
 // Main runs the command line args (without the program's name), and gives the status to exit with.
 func Main(ctx context.Context, version string, args []string) int {
-	r := &runtime{version: version}
+	r := &runtime{version: version, args: args}
 	status, err := r.main(ctx, args)
 	if err != nil {
 		r.log.fail(explain(err))
@@ -68,7 +71,7 @@ func Main(ctx context.Context, version string, args []string) int {
 
 func (r *runtime) main(ctx context.Context, args []string) (int, error) {
 	var systemd, showVersion bool
-	var format, rootless string
+	var format, rootless, criu string
 	flags := newFlags(Name)
 	flags.StringVar(&r.root, "root", defaultRoot(), "`directory` of the containers' states")
 	flags.StringVar(&r.log.path, "log", "", "write errors to `file` as well")
@@ -76,6 +79,7 @@ func (r *runtime) main(ctx context.Context, args []string) (int, error) {
 	flags.BoolVar(&r.debug, "debug", false, "accepted for runc's sake: there is nothing more to log")
 	flags.BoolVar(&systemd, "systemd-cgroup", false, "have systemd make the cgroups (not supported)")
 	flags.StringVar(&rootless, "rootless", "auto", "accepted for runc's sake: true, false or auto")
+	flags.StringVar(&criu, "criu", "", "accepted for runc's sake: there is no checkpoint")
 	flags.BoolVar(&showVersion, "version", false, "print the version")
 	flags.BoolVar(&showVersion, "v", false, "print the version")
 	if err := flags.Parse(args); err != nil {
@@ -107,6 +111,9 @@ func (r *runtime) dispatch(ctx context.Context, flags *flag.FlagSet) (int, error
 	}
 	all := commands()
 	i := slices.IndexFunc(all, func(c command) bool { return c.name == name })
+	if name == "checkpoint" || name == "restore" {
+		return 1, fmt.Errorf("%s: not supported: a container's processes cannot be saved", name)
+	}
 	if i < 0 {
 		return 1, fmt.Errorf("unknown command %q (see '%s --help')", name, Name)
 	}
@@ -173,10 +180,10 @@ func parse(flags *flag.FlagSet, args []string, least, most int) ([]string, error
 	return flags.Args(), nil
 }
 
-// defaultRoot is where containers are kept unless --root says otherwise: for a user who is not root,
-// where such a user may write.
+// defaultRoot is where containers are kept unless --root says otherwise: for a user who is not root, or
+// is that in a user namespace alone, where such a user may write.
 func defaultRoot() string {
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" && os.Geteuid() != 0 {
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" && (os.Geteuid() != 0 || sys.InUserNamespace()) {
 		return filepath.Join(dir, "tarn", "runtime")
 	}
 	return "/run/tarn/runtime"

@@ -28,6 +28,9 @@ func run(ctx context.Context, r *runtime, args []string) (int, error) {
 	if err != nil {
 		return 1, err
 	}
+	if status, done, err := r.asRoot(ctx, 0); done {
+		return status, err
+	}
 	c.id = rest[0]
 	proxy := newProxy(!c.detach)
 	c.ready = proxy.ready

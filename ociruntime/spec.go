@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -14,13 +16,19 @@ import (
 
 func writeSpec(_ context.Context, _ *runtime, args []string) (int, error) {
 	var bundle string
+	var rootless bool
 	flags := newFlags("spec")
 	flags.StringVar(&bundle, "bundle", ".", "`directory` to write config.json into")
 	flags.StringVar(&bundle, "b", ".", "`directory` to write config.json into")
+	flags.BoolVar(&rootless, "rootless", false, "for a user who is not root")
 	if _, err := parse(flags, args, 0, 0); err != nil {
 		return 1, err
 	}
-	text, err := json.MarshalIndent(exampleSpec(), "", "\t")
+	spec := exampleSpec()
+	if rootless {
+		makeRootless(spec)
+	}
+	text, err := json.MarshalIndent(spec, "", "\t")
 	if err != nil {
 		return 1, err
 	}
@@ -47,4 +55,23 @@ func exampleSpec() *specs.Spec {
 	spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Hard: maxFiles, Soft: maxFiles}}
 	spec.Process.NoNewPrivileges = true
 	return spec
+}
+
+// makeRootless changes a specification into what a user who is not root can have: runc's specconv.ToRootless.
+func makeRootless(spec *specs.Spec) {
+	l := spec.Linux
+	l.Namespaces = slices.DeleteFunc(l.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.NetworkNamespace })
+	l.Namespaces = append(l.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+	l.UIDMappings = []specs.LinuxIDMapping{{HostID: uint32(os.Geteuid()), Size: 1}}
+	l.GIDMappings = []specs.LinuxIDMapping{{HostID: uint32(os.Getegid()), Size: 1}}
+	l.Resources, l.Sysctl = nil, nil
+	for i, m := range spec.Mounts {
+		// There is one group, and the network is the host's: sysfs shows it only to who owns that.
+		spec.Mounts[i].Options = slices.DeleteFunc(m.Options, func(o string) bool { return strings.HasPrefix(o, "gid=") })
+		if m.Type == "sysfs" {
+			spec.Mounts[i] = specs.Mount{
+				Destination: m.Destination, Type: "bind", Source: "/sys", Options: []string{"rbind", "nosuid", "noexec", "nodev", "ro"},
+			}
+		}
+	}
 }

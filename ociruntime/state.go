@@ -119,12 +119,18 @@ func (r *runtime) reports() ([]report, error) {
 		if err != nil {
 			return nil, err
 		}
-		if owner, err := user.LookupId(c.Owner); err == nil {
-			c.Owner = owner.Username
-		}
+		c.Owner = userName(c.Owner)
 		all = append(all, c)
 	}
 	return all, nil
+}
+
+// userName gives a user's name, or the number where that has none.
+func userName(uid string) string {
+	if u, err := user.LookupId(uid); err == nil {
+		return u.Username
+	}
+	return uid
 }
 
 func printTable(w io.Writer, all []report) error {

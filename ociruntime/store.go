@@ -30,7 +30,8 @@ var (
 const (
 	stateFile  = "state.json"
 	configFile = "config.json"
-	startFile  = "start" // the fifo its process waits at
+	startFile  = "start"   // the fifo its process waits at
+	failedFile = "failure" // why it could not go on from there
 )
 
 // record is what state.json keeps of a container.

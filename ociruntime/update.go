@@ -3,6 +3,7 @@ package ociruntime
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -21,6 +22,9 @@ func update(ctx context.Context, r *runtime, args []string) (int, error) {
 	flags.StringVar(&file, "resources", "", "`file` with a linux.resources, or - for the standard input; no other flag counts then")
 	flags.StringVar(&file, "r", "", "`file` with a linux.resources, or - for the standard input")
 	addLimits(flags, changes)
+	for _, name := range []string{"l3-cache-schema", "mem-bw-schema"} {
+		flags.Func(name, "not supported", func(string) error { return errors.New("not supported: Intel RDT") })
+	}
 	rest, err := parse(flags, args, 1, 1)
 	if err != nil {
 		return 1, err
