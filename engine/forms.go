@@ -124,16 +124,14 @@ func (e *Engine) Compact(ctx context.Context, report func(Form)) ([]Form, error)
 		if !f.Kept {
 			continue
 		}
-		if f.Recipe == "" {
-			if f.Recipe, err = e.findRecipe(ctx, f); err != nil {
-				return gone, fmt.Errorf("compressed form %s: %w", f.Blob.Short(), err)
-			}
+		err := e.compact(ctx, &f)
+		if errors.Is(err, store.ErrNotFound) && (!e.Store.HasBlob(f.Blob) || !e.Store.HasLayer(f.DiffID)) {
+			continue // it was removed since it was listed
 		}
-		if f.Recipe != "" {
-			if err := e.dropForm(ctx, f); err != nil {
-				return gone, err
-			}
-			f.Kept = false
+		if err != nil {
+			return gone, fmt.Errorf("compressed form %s: %w", f.Blob.Short(), err)
+		}
+		if !f.Kept {
 			gone = append(gone, f)
 		}
 		if report != nil {
@@ -141,6 +139,23 @@ func (e *Engine) Compact(ctx context.Context, report func(Form)) ([]Form, error)
 		}
 	}
 	return gone, nil
+}
+
+// compact gives up one form, if it can be made again.
+func (e *Engine) compact(ctx context.Context, f *Form) (err error) {
+	if f.Recipe == "" {
+		if f.Recipe, err = e.findRecipe(ctx, *f); err != nil {
+			return err
+		}
+	}
+	if f.Recipe == "" {
+		return nil
+	}
+	if err := e.dropForm(ctx, *f); err != nil {
+		return err
+	}
+	f.Kept = false
+	return nil
 }
 
 func (e *Engine) dropForm(ctx context.Context, f Form) error {

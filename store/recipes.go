@@ -127,6 +127,9 @@ func (s *Store) DropBlob(lock *Lock, blob image.Digest) error {
 	if err = errors.Join(err, pathErr); err == nil {
 		err = os.Remove(path)
 	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = ErrNotFound
+	}
 	if err != nil {
 		return fmt.Errorf("drop blob %s: %w", blob.Short(), err)
 	}
