@@ -58,7 +58,7 @@ func (l *Lab) pull(name, image string) Side {
 }
 
 func pullRows(ctx context.Context, lab *Lab, reg *registry, blob string) ([]Row, error) {
-	gzip, zstd, ten := reg.host+"/one:gzip", reg.host+"/one:zstd", reg.host+"/ten"
+	gzip, zstd, ten := reg.host+"/one:gzip", reg.host+"/one:zstd", reg.host+"/ten:gzip"
 	const inflate = `set -o pipefail; curl -sf "$1" | gzip -dc >/dev/null`
 	curl := Side{Name: "curl | gzip -dc > /dev/null", Prepare: settle, Measure: func(ctx context.Context) (float64, error) {
 		return timed(func() error {
@@ -75,9 +75,10 @@ func pullRows(ctx context.Context, lab *Lab, reg *registry, blob string) ([]Row,
 		Comparison{Work: "pull one gzip layer to runnable", Unit: Seconds, Bar: 1.0, Runs: 5, A: lab.pull("tarn pull", gzip), B: curl},
 		Comparison{Work: "pull one gzip layer", Unit: Seconds, Bar: 0.25, Runs: 2, A: lab.pull("tarn pull", gzip), B: podman(gzip)},
 		Comparison{Work: "pull ten gzip layers", Unit: Seconds, Bar: 0.25, Runs: 2, A: lab.pull("tarn pull", ten), B: podman(ten)},
-		Comparison{Work: "pull one zstd layer", Unit: Seconds, Bar: 0.4, Runs: 5, A: lab.pull("zstd", zstd), B: lab.pull("gzip", gzip)},
+		Comparison{Work: "pull one zstd layer", Unit: Seconds, Bar: 0.4, Runs: 7, A: lab.pull("zstd", zstd), B: lab.pull("gzip", gzip)},
 		Limit{Work: "memory while pulling one zstd layer", Unit: Bytes, Bar: 100e6, Runs: 3, Side: lab.pullMemory(zstd)},
 		Limit{Work: "memory while pulling ten gzip layers", Unit: Bytes, Bar: 100e6, Runs: 3, Side: lab.pullMemory(ten)},
+		Limit{Work: "memory while pulling ten zstd layers", Unit: Bytes, Bar: 100e6, Runs: 3, Side: lab.pullMemory(reg.host + "/ten:zstd")},
 	)
 	return got, errors.Join(err, lab.emptyPodman(ctx))
 }
@@ -158,7 +159,7 @@ func pushRows(ctx context.Context, lab *Lab, reg *registry, _ string) ([]Row, er
 		return command(ctx, all[0], all[1:]...)
 	}
 	got, err := rows(ctx, lab, Comparison{
-		Work: "push a changed layer of 50 MB", Unit: Seconds, Bar: 0.4, Runs: 5,
+		Work: "push a changed layer of 50 MB", Unit: Seconds, Bar: 0.4, Runs: 7,
 		A: Side{
 			Name: "tarn push",
 			Prepare: fresh(func(ctx context.Context, path string) error {

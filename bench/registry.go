@@ -148,8 +148,10 @@ func (l *Lab) publish(ctx context.Context, r *registry) (blob string, err error)
 	if err := l.tarnRun(ctx, s, "load", "--input", archive); err != nil {
 		return "", err
 	}
-	if err := l.tarnRun(ctx, s, "push", "--force-compression", "ten", r.host+"/ten"); err != nil {
-		return "", err
+	for _, compression := range []string{"gzip", "zstd"} {
+		if err := l.tarnRun(ctx, s, "push", "--force-compression", "--compression", compression, "ten", r.host+"/ten:"+compression); err != nil {
+			return "", err
+		}
 	}
 	blob, err = l.tarnOutput(ctx, s, "inspect", "--remote", "--format", "{{(index .Layers 0).Digest}}", r.host+"/one:gzip")
 	return blob, errors.Join(err, os.Remove(archive), os.RemoveAll(l.path("publisher")))
