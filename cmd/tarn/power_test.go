@@ -46,7 +46,7 @@ func number(t *testing.T, name string, otherwise uint64) uint64 {
 // TARN_POWER_CUTS is the number of cuts on each file system, TARN_POWER_SEED repeats a run as far as chance can be.
 func TestPowerCuts(t *testing.T) {
 	testenv.RequireErofsFile(t)
-	testenv.RequireFilesystem(t, "fuse")
+	testenv.RequirePowerDisk(t, "ext4", "xfs")
 	if os.Getenv(alone) == "" {
 		runAlone(t)
 		return
@@ -56,8 +56,6 @@ func TestPowerCuts(t *testing.T) {
 	t.Logf("TARN_POWER_SEED=%d", seed)
 	for _, site := range []powerSite{{"ext4", 160 << 20, ""}, {"xfs", 320 << 20, "nouuid"}} {
 		t.Run(site.fsType, func(t *testing.T) {
-			testenv.RequireTool(t, "mkfs."+site.fsType)
-			testenv.RequireFilesystem(t, site.fsType)
 			for done := 0; done < cuts; done += cutsPerLoad {
 				t.Run(strconv.Itoa(done), func(t *testing.T) {
 					site.cutUnderLoad(t, seed+uint64(done), min(cutsPerLoad, cuts-done))

@@ -26,10 +26,7 @@ type lab struct {
 
 func newLab(t *testing.T, fsType string) *lab {
 	t.Helper()
-	testenv.RequireRoot(t)
-	testenv.RequireTool(t, "mkfs."+fsType)
-	testenv.RequireFilesystem(t, fsType)
-	testenv.RequireFilesystem(t, "fuse")
+	testenv.RequirePowerDisk(t, fsType)
 	server, err := powerdisk.Serve(t.TempDir())
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, server.Close()) })
@@ -107,8 +104,7 @@ func TestWhatIsSyncedStays(t *testing.T) {
 
 // TestCut looks at all fates of a few writes.
 func TestCut(t *testing.T) {
-	testenv.RequireRoot(t)
-	testenv.RequireFilesystem(t, "fuse")
+	testenv.RequirePowerDisk(t)
 	server, err := powerdisk.Serve(t.TempDir())
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, server.Close()) })

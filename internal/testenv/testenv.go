@@ -73,6 +73,23 @@ func RequireFilesystem(t testing.TB, name string) {
 	}
 }
 
+// RequirePowerDisk skips the test (fails it in CI) unless root can mount one of these file systems on a loop device over
+// a file of FUSE, as package powerdisk does.
+func RequirePowerDisk(t testing.TB, fsTypes ...string) {
+	t.Helper()
+	RequireRoot(t)
+	RequireFilesystem(t, "fuse")
+	for _, fsType := range fsTypes {
+		RequireTool(t, "mkfs."+fsType)
+		RequireFilesystem(t, fsType)
+	}
+	for _, device := range []string{"/dev/fuse", "/dev/loop-control"} {
+		if _, err := os.Stat(device); err != nil {
+			Unmet(t, "needs loop devices and FUSE: %v", err)
+		}
+	}
+}
+
 // RequireErofsFile skips the test (fails it in CI) unless root can mount an EROFS image that
 // is a plain file, without a loop device (Linux 6.12 and newer).
 func RequireErofsFile(t testing.TB) {
