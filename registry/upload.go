@@ -304,16 +304,21 @@ type countingReader struct {
 	n, end int64 // read; to be read, -1 if that is not known
 	stall  time.Duration
 	timer  *time.Timer
+	cancel context.CancelCauseFunc
 }
 
 // watch counts what is read of body. A request that has the context ends when it is not read any more.
 func (c *Client) watch(ctx context.Context, body io.Reader) (context.Context, *countingReader) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	return ctx, &countingReader{Reader: body, end: -1, stall: c.stall, timer: time.AfterFunc(c.stall, func() { cancel(errTakesNothing) })}
+	timer := time.AfterFunc(c.stall, func() { cancel(errTakesNothing) })
+	return ctx, &countingReader{Reader: body, end: -1, stall: c.stall, timer: timer, cancel: cancel}
 }
 
-// stop ends the watch.
-func (c *countingReader) stop() { c.timer.Stop() }
+// stop ends the watch, when the answer was read.
+func (c *countingReader) stop() {
+	c.timer.Stop()
+	c.cancel(nil)
+}
 
 func (c *countingReader) Read(p []byte) (int, error) {
 	c.timer.Stop() // what is not compressed yet is not the registry's fault
