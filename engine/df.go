@@ -186,7 +186,11 @@ func (d *usage) partials() error {
 		return err
 	}
 	bytes, err := d.of("partial")
-	d.rows = append(d.rows, Usage{Type: "Interrupted pulls", Total: count, Size: bytes, Reclaimable: bytes})
+	row := Usage{Type: "Interrupted pulls", Total: count, Size: bytes}
+	if count > 0 { // else it is the directory alone
+		row.Reclaimable = bytes
+	}
+	d.rows = append(d.rows, row)
 	return err
 }
 
