@@ -9,8 +9,8 @@ BASE := base/image/base.tar.zst
 .DEFAULT_GOAL := build
 .PHONY: build demo test lint fuzz damage power stress bench clean help
 
-build: $(BASE) ## Build bin/tarn, one static binary with the default image in it; and bin/tarn-runtime
-	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/tarn ./cmd/tarn-runtime
+build: $(BASE) ## Build bin/tarn, one static binary with the default image in it; bin/tarn-monitor, bin/tarn-runtime
+	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/tarn ./cmd/tarn-monitor ./cmd/tarn-runtime
 
 $(BASE): $(wildcard scripts/base/*.go) scripts/base/go.mod scripts/base/go.sum
 	@echo 'base: compiling the default image (half a minute, once)'

@@ -64,6 +64,9 @@ type Config struct {
 	// Outlives leaves the process's status to who inherits the process when this program ends: it is
 	// not reaped here. Its cgroup stays as well, see [RemoveCgroup].
 	Outlives bool
+	// Heir says that another program is to be the process's parent, see [Process.Become]. Nobody waits
+	// for the process's end before that, or before [Process.Wait]. It implies Outlives.
+	Heir bool
 	// KeepFiles is how many descriptors from 3 on the process gets that this program was started with.
 	KeepFiles int
 	// NoPivot is for hosts whose root is a ramdisk, which cannot be pivoted away from: it stays below the container's,
@@ -92,6 +95,9 @@ type Process struct {
 	mu       sync.Mutex
 	pidfd    *os.File // nil when it has ended; under mu
 	outlives bool
+	heir     chan func()   // nil without Config.Heir
+	waited   chan struct{} // closed when somebody waits
+	waiting  sync.Once
 	terminal *os.File
 	done     chan struct{}
 	status   syscall.WaitStatus
@@ -239,6 +245,7 @@ func (p *Process) Done() <-chan struct{} { return p.done }
 // error is about taking away what the container needed, and comes with a valid status, unless
 // that is -1. Any number of goroutines may wait.
 func (p *Process) Wait() (int, error) {
+	p.waiting.Do(func() { close(p.waited) })
 	<-p.done
 	switch {
 	case p.status.Exited():

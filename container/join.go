@@ -68,6 +68,9 @@ func Join(ctx context.Context, t Target, process *specs.Process, cfg Config) (*P
 		}
 		result <- started{p, err}
 		if err == nil {
+			if p.heir != nil {
+				p.awaitHeir()
+			}
 			p.reap(m.releaseHost)
 		}
 	})

@@ -38,6 +38,9 @@ func (m *maker) live(p *Process, result chan<- started) {
 		return
 	}
 	result <- started{p, nil}
+	if p.heir != nil {
+		p.awaitHeir()
+	}
 	p.reap(m.release)
 }
 
@@ -293,9 +296,14 @@ func (m *maker) start(ctx context.Context, cfg Config, binds sources) (*Process,
 }
 
 func (m *maker) process(child *sys.Child) *Process {
-	return &Process{
-		pid: child.Pid, pidfd: child.PidFD, outlives: m.cfg.Outlives, terminal: m.terminal, done: make(chan struct{}),
+	p := &Process{
+		pid: child.Pid, pidfd: child.PidFD, outlives: m.cfg.Outlives || m.cfg.Heir, terminal: m.terminal,
+		done: make(chan struct{}), waited: make(chan struct{}),
 	}
+	if m.cfg.Heir {
+		p.heir = make(chan func())
+	}
+	return p
 }
 
 // complete attaches the root and all that is mounted in it.

@@ -30,7 +30,7 @@ type Container struct {
 	image *image.Config // nil if it was not needed yet, see Engine.config
 }
 
-// ContainerSettings is what a container was made with. It never changes.
+// ContainerSettings is what a container was made with. Only an update changes it.
 type ContainerSettings struct {
 	Config image.RunConfig // the image's, as the command line changed it
 	Path   string          // the program
@@ -50,12 +50,16 @@ type ContainerSettings struct {
 // HostConfig is the part of a container's settings that does not come from an image, with
 // Docker's names.
 type HostConfig struct {
-	NetworkMode    string // NetworkNone, NetworkHost, "container:ID", or the first network
-	AutoRemove     bool
-	ReadonlyRootfs bool
-	Binds          []string          `json:",omitempty"`
-	Tmpfs          map[string]string `json:",omitempty"`
-	SecurityOpt    []string          `json:",omitempty"`
+	ContainerIDFile string `json:",omitempty"`
+	NetworkMode     string // NetworkNone, NetworkHost, "container:ID", or the first network
+	RestartPolicy   RestartPolicy
+	LogConfig       LogConfig
+	Init            bool `json:",omitempty"` // a small program is the first process, and the container's its child
+	AutoRemove      bool
+	ReadonlyRootfs  bool
+	Binds           []string          `json:",omitempty"`
+	Tmpfs           map[string]string `json:",omitempty"`
+	SecurityOpt     []string          `json:",omitempty"`
 
 	PortBindings    map[string][]PortBinding `json:",omitempty"` // by the container's ports ("80/tcp")
 	PublishAllPorts bool
@@ -81,11 +85,18 @@ type MountPoint struct {
 
 // Statuses of containers.
 const (
-	StatusCreated = "created"
-	StatusRunning = "running"
-	StatusExited  = "exited"
-	StatusDamaged = "damaged" // its record cannot be read: it can only be removed
+	StatusCreated    = "created"
+	StatusRunning    = "running"
+	StatusPaused     = "paused" // running, but its processes stand still
+	StatusRestarting = "restarting"
+	StatusExited     = "exited"
+	StatusDamaged    = "damaged" // its record cannot be read: it can only be removed
 )
+
+// Statuses lists those that a filter knows.
+func Statuses() []string {
+	return []string{StatusCreated, StatusRunning, StatusPaused, StatusRestarting, StatusExited, StatusDamaged}
+}
 
 // exitLost is the exit status of a container whose end nobody saw, because tarn was killed or the
 // machine went down; Docker's is the same.
@@ -100,6 +111,16 @@ type ContainerState struct {
 	Error      string    `json:",omitempty"` // why it could not be started
 	StartedAt  time.Time // zero: never
 	FinishedAt time.Time // zero: not yet, or it is not known
+	OOMKilled  bool      `json:",omitempty"` // the kernel killed a process of it for want of memory
+
+	Paused bool `json:",omitempty"`
+	// Stopped says that somebody has asked for its end: then it is not started again.
+	Stopped bool `json:",omitempty"`
+	// Kept says that it stays although it is to be removed at its end: it is about to be started again.
+	Kept bool `json:",omitempty"`
+
+	RestartCount int           `json:",omitempty"` // since somebody started it
+	RestartDelay time.Duration `json:",omitempty"` // before the latest of these starts
 
 	recorded bool // this was read from the disk
 }
@@ -108,12 +129,28 @@ type ContainerState struct {
 func (e *Engine) container(ctx context.Context, key string) (*Container, error) {
 	record, err := e.Store.Container(key)
 	if errors.Is(err, store.ErrNotFound) {
-		return nil, fmt.Errorf("%w: %s (see 'tarn ps -a')", ErrNoContainer, key)
+		return nil, noContainer(key)
 	}
 	if err != nil {
 		return nil, err
 	}
 	return loadContainer(ctx, record)
+}
+
+// containerByID finds a container, and takes its state as it is: for its monitor.
+func (e *Engine) containerByID(id string) (*Container, error) {
+	record, err := e.Store.Container(id)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, noContainer(id)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c := &Container{Container: record, State: ContainerState{Status: StatusCreated}}
+	if c.readSettings(); c.Damaged != nil {
+		return nil, c.Damaged
+	}
+	return c, c.reload()
 }
 
 // loadContainer reads the state, and corrects what it says if that is not so any more.
@@ -191,10 +228,18 @@ func (c *Container) reload() error {
 	}
 	state.recorded = err == nil
 	if state.Status == StatusRunning && !state.Process.alive() {
-		state.Status, state.Process, state.ExitCode = StatusExited, processID{}, exitLost
+		state.Status, state.Process, state.ExitCode, state.Paused = StatusExited, processID{}, exitLost, false
 	}
 	c.State = state
 	return nil
+}
+
+// Status gives what Docker says of a container's state, in one word.
+func (c *Container) Status() string {
+	if c.Running() && c.State.Paused {
+		return StatusPaused
+	}
+	return c.State.Status
 }
 
 // Running tells whether the container's first process is there.
@@ -221,7 +266,7 @@ func (c *Container) orphaned() bool {
 	switch {
 	case c.State.Status == StatusDamaged || owner.alive():
 		return false
-	case c.Running() || c.lost():
+	case c.Running() || c.lost() || c.State.Status == StatusRestarting:
 		return true
 	default:
 		return owner != processID{} // it was killed before it could start or remove the container
@@ -249,5 +294,6 @@ func (e *Engine) config(c *Container) (*image.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("container %s: %w", c.Name, err)
 	}
+	c.image = config
 	return config, nil
 }

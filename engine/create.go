@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"time"
 
 	"github.com/tarnfs/tarn/image"
@@ -29,6 +31,14 @@ type CreateOptions struct {
 	SecurityOpt []string
 	NetworkOptions
 
+	StopSignal  string         // else the image's, else SIGTERM
+	StopTimeout *time.Duration // until it is killed, in whole seconds; else the image's, else 10 s
+	Health      HealthOptions
+	Restart     RestartPolicy
+	Log         LogConfig
+	Init        bool   // a small program is the first process, and waits for orphans
+	CIDFile     string // where the ID is written; it must not be there yet
+
 	Pull        PullPolicy // when to ask the registry for the image; "" is never
 	PullOptions PullOptions
 
@@ -44,8 +54,11 @@ func (e *Engine) Create(ctx context.Context, opts CreateOptions) (id string, err
 	if err != nil {
 		return "", err
 	}
-	_, err = e.create(ctx, d, nil)
-	return d.id, err
+	c, err := e.create(ctx, d, nil)
+	if err != nil {
+		return "", err
+	}
+	return d.id, errors.Join(d.writeID(), e.emit(c, "create"))
 }
 
 // creation is a container to be: what is known of it before its image is.
@@ -68,8 +81,36 @@ func (e *Engine) newCreation(ctx context.Context, opts *CreateOptions) (*creatio
 	if _, err := parseSecurity(opts.SecurityOpt); err != nil {
 		return d, err
 	}
-	d.hostname, err = e.hostname(ctx, d)
-	return d, err
+	if d.hostname, err = e.hostname(ctx, d); err != nil {
+		return d, err
+	}
+	if opts.StopSignal != "" {
+		if _, err := parseSignal(opts.StopSignal); err != nil {
+			return d, err
+		}
+	}
+	if opts.Remove && opts.Restart.Name != RestartNo && opts.Restart.Name != "" {
+		return d, fmt.Errorf("%w: a container that is removed at its end cannot be started again: leave out --rm or --restart", ErrOption)
+	}
+	if opts.CIDFile != "" {
+		if _, err := os.Lstat(opts.CIDFile); !errors.Is(err, fs.ErrNotExist) {
+			return d, errors.Join(fmt.Errorf("%w: --cidfile %s: remove it first, if its container is gone", os.ErrExist, opts.CIDFile), err)
+		}
+	}
+	return d, nil
+}
+
+// writeID writes the container's ID where that was asked for.
+func (d *creation) writeID() error {
+	if d.opts.CIDFile == "" {
+		return nil
+	}
+	f, err := os.OpenFile(d.opts.CIDFile, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(d.id)
+	return errors.Join(err, f.Close())
 }
 
 // create records a new container of the image, which is fetched if that is wanted. From then on the image

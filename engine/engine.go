@@ -18,6 +18,7 @@ import (
 type Engine struct {
 	Store    *store.Store
 	Driver   rootfs.Driver // gives layers as directories
+	driver   string        // as it was chosen
 	networks *network.Networks
 	dedup    bool // new layers borrow what others have
 
@@ -50,12 +51,16 @@ func Open(opts Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	driver, err := rootfs.NewDriver(cmp.Or(opts.Driver, os.Getenv("TARN_STORAGE_DRIVER")), s.Run())
+	chosen := cmp.Or(opts.Driver, os.Getenv("TARN_STORAGE_DRIVER"))
+	driver, err := rootfs.NewDriver(chosen, s.Run())
 	if err != nil {
 		return nil, err
 	}
 	dedup := !opts.NoDedup && os.Getenv("TARN_DEDUP") != dedupOff
-	return &Engine{Store: s, Driver: driver, networks: network.New(s.NetworksDir(), filepath.Join(s.Run(), "networks")), dedup: dedup, leastLayerLimit: leastLayerLimit}, nil
+	return &Engine{
+		Store: s, Driver: driver, driver: chosen, networks: network.New(s.NetworksDir(), filepath.Join(s.Run(), "networks")),
+		dedup: dedup, leastLayerLimit: leastLayerLimit,
+	}, nil
 }
 
 // Drivers lists the names of storage drivers.

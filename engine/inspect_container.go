@@ -20,6 +20,7 @@ type ContainerReport struct {
 	ResolvConfPath  string
 	HostnamePath    string
 	HostsPath       string
+	LogPath         string
 	Name            string // with a slash before it
 	RestartCount    int
 	Driver          string
@@ -43,6 +44,8 @@ type StateReport struct {
 	Error      string
 	StartedAt  string
 	FinishedAt string
+	OOMKilled  bool
+	Health     *Health `json:",omitempty"`
 }
 
 // ConfigReport is the part of a container's settings that an image can have too, and what belongs
@@ -76,12 +79,19 @@ func (e *Engine) InspectContainer(ctx context.Context, key string) (*ContainerRe
 		ID: c.ID, Created: c.Created.UTC().Format(time.RFC3339Nano), Path: settings.Path, Args: settings.Args,
 		State: c.stateReport(), Image: string(c.ImageID), Name: "/" + c.Name,
 		ResolvConfPath: filepath.Join(c.Dir(), "resolv.conf"), HostnamePath: filepath.Join(c.Dir(), "hostname"), HostsPath: filepath.Join(c.Dir(), "hosts"),
-		Driver: driver.Name, Platform: config.OS, HostConfig: settings.Host, Mounts: mountReports(settings.Mounts),
+		RestartCount: c.State.RestartCount,
+		Driver:       driver.Name, Platform: config.OS, HostConfig: settings.Host, Mounts: mountReports(settings.Mounts),
 		GraphDriver: driver,
 		Config: ConfigReport{
 			RunConfig: settings.Config, AttachStdin: settings.Interactive, AttachStdout: true, AttachStderr: true,
 			Tty: settings.Terminal, OpenStdin: settings.Interactive, StdinOnce: settings.Interactive,
 		},
+	}
+	if settings.Host.LogConfig.Type != LogNone {
+		report.LogPath = c.logPath()
+	}
+	if report.State.Health, err = c.Health(); err != nil {
+		return nil, err
 	}
 	if report.Args == nil {
 		report.Args = []string{}
@@ -121,7 +131,8 @@ func (e *Engine) addOwnLayers(report *ContainerReport, c *Container, config *ima
 
 func (c *Container) stateReport() StateReport {
 	return StateReport{
-		Status: c.State.Status, Running: c.Running(), Pid: c.State.Process.PID, ExitCode: c.State.ExitCode, Error: c.State.Error,
+		Status: c.Status(), Running: c.Running(), Paused: c.State.Paused, Restarting: c.State.Status == StatusRestarting,
+		OOMKilled: c.State.OOMKilled, Pid: c.State.Process.PID, ExitCode: c.State.ExitCode, Error: c.State.Error,
 		StartedAt: c.State.StartedAt.UTC().Format(time.RFC3339Nano), FinishedAt: c.State.FinishedAt.UTC().Format(time.RFC3339Nano),
 	}
 }

@@ -26,6 +26,15 @@ type launch struct {
 	wiring   *wiring // nil if it is in no network
 }
 
+// connection is what a container's standard files, or its terminal, are connected with: this process
+// (attachment), or its monitor (background).
+type connection interface {
+	// prepare fills in the standard files, and what else the connection wants of the start.
+	prepare(spec *specs.Spec, cfg *container.Config) error
+	// closeFiles closes what only the container needs, which has it by then.
+	closeFiles()
+}
+
 // newLaunch begins to make a container: its namespaces and its cgroup need not wait for its image.
 // The caller closes reserved.
 func (e *Engine) newLaunch(ctx context.Context, reserved *Reservation, id, hostname string, host *HostConfig) (_ *launch, err error) {
@@ -51,7 +60,7 @@ func (l *launch) complete(dir string, c *Container) error {
 
 // start starts a container's process. Without an error the container is locked until that is
 // recorded; with one, nothing of it runs.
-func (e *Engine) start(ctx context.Context, l *launch, streams *attachment) (*container.Process, *store.Lock, error) {
+func (e *Engine) start(ctx context.Context, l *launch, streams connection) (*container.Process, *store.Lock, error) {
 	lock, err := l.Lock(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -66,7 +75,7 @@ func (e *Engine) start(ctx context.Context, l *launch, streams *attachment) (*co
 	return process, lock, nil
 }
 
-func (e *Engine) startLocked(ctx context.Context, l *launch, streams *attachment) (*container.Process, error) {
+func (e *Engine) startLocked(ctx context.Context, l *launch, streams connection) (*container.Process, error) {
 	if err := l.wire(ctx); err != nil {
 		return nil, err
 	}
@@ -87,7 +96,7 @@ func (e *Engine) startLocked(ctx context.Context, l *launch, streams *attachment
 	return l.startProcess(ctx, root, streams)
 }
 
-func (l *launch) startProcess(ctx context.Context, root *os.File, streams *attachment) (_ *container.Process, err error) {
+func (l *launch) startProcess(ctx context.Context, root *os.File, streams connection) (_ *container.Process, err error) {
 	cfg := container.Config{Root: root, DieWithParent: true}
 	security, err := parseSecurity(l.Settings.Host.SecurityOpt)
 	if err != nil {

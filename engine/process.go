@@ -39,8 +39,8 @@ func (p processID) alive() bool {
 	if p.PID == 0 {
 		return false
 	}
-	start, state, err := processStart(p.PID)
-	if err != nil || start != p.Start || state == 'Z' || state == 'X' {
+	start, dead, err := processStart(p.PID)
+	if err != nil || start != p.Start || dead {
 		return false
 	}
 	boot, err := bootID()
@@ -52,21 +52,26 @@ func bootID() (string, error) {
 	return strings.TrimSpace(string(id)), err
 }
 
-// processStart reads starttime and state from /proc/PID/stat; proc_pid_stat(5) has them as fields
-// 22 and 3. The second field, a name in parentheses, may hold anything.
-func processStart(pid int) (start uint64, state byte, err error) {
+// processStart reads from /proc/PID/stat when a process was started, and whether it has ended since:
+// proc_pid_stat(5) has the starttime as field 22, the state as 3, and the number of threads as 20. The
+// second field, a name in parentheses, may hold anything.
+//
+// While a thread that is not the first one executes a program, as those do that become monitors, the first
+// one is a zombie with another thread beside it.
+func processStart(pid int) (start uint64, dead bool, err error) {
 	path := "/proc/" + strconv.Itoa(pid) + "/stat"
 	stat, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) { // it may end while it is read
-		return 0, 0, fmt.Errorf("process %d: %w", pid, os.ErrProcessDone)
+		return 0, false, fmt.Errorf("process %d: %w", pid, os.ErrProcessDone)
 	}
 	if err != nil {
-		return 0, 0, err
+		return 0, false, err
 	}
 	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
 	if len(fields) < 20 {
-		return 0, 0, fmt.Errorf("%s: %d fields after the name", path, len(fields))
+		return 0, false, fmt.Errorf("%s: %d fields after the name", path, len(fields))
 	}
 	start, err = strconv.ParseUint(string(fields[19]), 10, 64)
-	return start, fields[0][0], err
+	state, alone := fields[0][0], string(fields[17]) == "1" || string(fields[17]) == "0"
+	return start, (state == 'Z' || state == 'X') && alone, err
 }

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/tarnfs/tarn/image"
 )
@@ -25,6 +25,8 @@ type ContainerFilter struct {
 	Labels    []string // "key" or "key=value"
 	Ancestors []string // images, by name or ID
 	Volumes   []string // names of volumes, or paths in the container
+	Healths   []string // statuses of health, or "none"
+	Restarts  []string // names of restart policies
 }
 
 // ParseContainerFilter reads "key=value" options, with Docker's keys.
@@ -42,8 +44,8 @@ func (f *ContainerFilter) add(key, value string) error {
 		_, err := regexp.Compile(value)
 		return err
 	case "status":
-		if !slices.Contains([]string{StatusCreated, StatusRunning, StatusExited, StatusDamaged}, value) {
-			return fmt.Errorf("%w: use created, running, exited or damaged", ErrOption)
+		if !slices.Contains(Statuses(), value) {
+			return fmt.Errorf("%w: use %s", ErrOption, strings.Join(Statuses(), ", "))
 		}
 		f.Statuses, f.All = append(f.Statuses, value), true
 	case "exited":
@@ -56,8 +58,12 @@ func (f *ContainerFilter) add(key, value string) error {
 		f.Ancestors = append(f.Ancestors, value)
 	case "volume":
 		f.Volumes = append(f.Volumes, value)
+	case "health":
+		f.Healths = append(f.Healths, value)
+	case "restart-policy":
+		f.Restarts = append(f.Restarts, value)
 	default:
-		return fmt.Errorf("%w: use id, name, status, exited, label, ancestor or volume", ErrOption)
+		return fmt.Errorf("%w: use id, name, status, exited, label, ancestor, volume, health or restart-policy", ErrOption)
 	}
 	return nil
 }
@@ -127,9 +133,12 @@ func (e *Engine) collect(ctx context.Context, c *Container) (err error) {
 		return e.discard(ctx, c)
 	}
 	if c.State.Status != StatusCreated {
-		c.State.Status, c.State.ExitCode, c.State.FinishedAt = StatusExited, exitLost, time.Now().UTC()
+		c.setExit()
 	}
-	c.State.Process, c.State.Owner = processID{}, processID{}
+	if err := errors.Join(removeAll(c.exitPath()), e.removeSocket(c)); err != nil {
+		return err
+	}
+	c.State.Owner = processID{}
 	return c.WriteState(c.State)
 }
 
@@ -149,22 +158,39 @@ func (e *Engine) ancestors(refs []string) ([]image.Digest, error) {
 }
 
 func (f *ContainerFilter) selects(c *Container, ancestors []image.Digest) (bool, error) {
-	if !f.All && !c.Running() {
+	if !f.All && !c.Running() && c.State.Status != StatusRestarting {
 		return false, nil
 	}
 	if !hasLabels(c.Settings.Config.Labels, f.Labels) {
 		return false, nil
 	}
+	if !f.selectsLife(c) {
+		return false, nil
+	}
 	named, err := anyMatches(f.Names, c.Name)
 	selected := named &&
 		(len(f.IDs) == 0 || slices.ContainsFunc(f.IDs, func(id string) bool { return strings.HasPrefix(c.ID, id) })) &&
-		(len(f.Statuses) == 0 || slices.Contains(f.Statuses, c.State.Status)) &&
+		(len(f.Statuses) == 0 || slices.Contains(f.Statuses, c.Status())) &&
 		(len(f.Exited) == 0 || c.State.Status == StatusExited && slices.Contains(f.Exited, c.State.ExitCode)) &&
 		(len(f.Ancestors) == 0 || slices.Contains(ancestors, c.ImageID)) &&
 		(len(f.Volumes) == 0 || slices.ContainsFunc(c.Settings.Mounts, func(m MountPoint) bool {
 			return slices.Contains(f.Volumes, m.Name) || slices.Contains(f.Volumes, m.Destination)
 		}))
 	return selected, err
+}
+
+// selectsLife is about health and restarts.
+func (f *ContainerFilter) selectsLife(c *Container) bool {
+	if len(f.Healths) > 0 {
+		status := "none"
+		if h, err := c.Health(); err == nil && h != nil && c.Running() {
+			status = h.Status
+		}
+		if !slices.Contains(f.Healths, status) {
+			return false
+		}
+	}
+	return len(f.Restarts) == 0 || slices.Contains(f.Restarts, cmp.Or(c.Settings.Host.RestartPolicy.Name, RestartNo))
 }
 
 // ImageName gives the container's image as the user named it, or its ID when that name means

@@ -31,21 +31,24 @@ func (e *Engine) RemoveContainer(ctx context.Context, key string, opts RemoveOpt
 	}
 	lock, err := c.Lock(ctx)
 	if errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("%w: %s (see 'tarn ps -a')", ErrNoContainer, key)
+		return noContainer(key)
 	}
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Unlock()) }()
 	if c.gone() {
-		return fmt.Errorf("%w: %s (see 'tarn ps -a')", ErrNoContainer, key)
+		return noContainer(key)
 	}
 	if c.Damaged == nil {
 		if err := e.makeRemovable(ctx, c, opts); err != nil {
 			return fmt.Errorf("remove container %s: %w", c.Name, err)
 		}
 	}
-	if err := e.Store.RemoveContainer(c.Container, true); err != nil || !opts.Volumes {
+	if err := e.Store.RemoveContainer(c.Container, true); err != nil {
+		return err
+	}
+	if err := errors.Join(e.removeSocket(c), e.emit(c, "destroy")); err != nil || !opts.Volumes {
 		return err
 	}
 	if err := e.removeVolumes(ctx, c); err != nil {
@@ -58,6 +61,9 @@ func (e *Engine) RemoveContainer(ctx context.Context, key string, opts RemoveOpt
 func (e *Engine) makeRemovable(ctx context.Context, c *Container, opts RemoveOptions) error {
 	if err := c.reload(); err != nil {
 		return err
+	}
+	if c.State.Status == StatusRestarting && !opts.Force {
+		return fmt.Errorf("%w again and again: stop it first, or use -f", ErrRunning)
 	}
 	if c.Running() {
 		if !opts.Force {
@@ -75,11 +81,15 @@ func (e *Engine) makeRemovable(ctx context.Context, c *Container, opts RemoveOpt
 
 // release takes away what a container has on the host while it runs, and what one that was killed
 // together with tarn left behind.
-func (e *Engine) release(c *Container) error { return container.RemoveCgroup(cgroupPath(c.ID)) }
+func (e *Engine) release(c *Container) error {
+	return errors.Join(container.RemoveCgroup(cgroupPath(c.ID)), e.networks.Release(c.ID))
+}
 
 // kill ends the container's first process, and so all of them, and waits for that.
 func (c *Container) kill(ctx context.Context) error {
-	return c.signal(func(process *os.File) error { return end(ctx, process, killSignal, -1) })
+	return c.signal(func(process *os.File) error {
+		return errors.Join(sys.SignalPidFD(process, killSignal), end(ctx, process, -1))
+	})
 }
 
 // unmountForRemoval takes away what "tarn mount" made.

@@ -122,6 +122,10 @@ func (e *Engine) mountContainer(ctx context.Context, c *store.Container, config 
 		if err := rootfs.PrepareUpper(upper, stack); err != nil {
 			return nil, err
 		}
+	} else if volatile {
+		if err := rootfs.ForgetVolatile(c.WorkDir()); err != nil {
+			return nil, err
+		}
 	}
 	return rootfs.Overlay(stack, upper, work, rootfs.OverlayOptions{Volatile: volatile, Run: e.Store.Run()})
 }

@@ -13,10 +13,15 @@ import (
 type RunOptions struct {
 	CreateOptions
 
-	SigProxy bool // it gets the signals that this process gets
+	Detach     bool   // leave it to itself
+	SigProxy   bool   // it gets the signals that this process gets
+	DetachKeys string // to leave a terminal, see [ParseDetachKeys]
 
 	// Stdin is what the container reads if it is Interactive.
 	Stdin, Stdout, Stderr *os.File
+
+	// Created is called when the container is there, with its ID; nil for nothing.
+	Created func(id string)
 
 	// Reserved is what Reserve has given, or nil. Run uses it up.
 	Reserved *Reservation
@@ -32,8 +37,12 @@ type Reservation = container.Container
 // the number of the signal that ended it. With an error, the status is what tells why there is
 // none of the container's: see [ExitStatus].
 //
-// The container ends with this process, whatever kills it.
+// A container that is detached, or that has a terminal, runs on its own, with a monitor: [ErrDetached] tells
+// of one that was left. Any other ends with this process, whatever kills it.
 func (e *Engine) Run(ctx context.Context, opts RunOptions) (status int, err error) {
+	if opts.Detach || opts.Terminal {
+		return e.runInBackground(ctx, opts)
+	}
 	streams := &attachment{
 		Stdin: opts.Stdin, Stdout: opts.Stdout, Stderr: opts.Stderr,
 		interactive: opts.Interactive, terminal: opts.Terminal,
@@ -57,6 +66,9 @@ func (e *Engine) Run(ctx context.Context, opts RunOptions) (status int, err erro
 		return 0, err
 	}
 	l.Container, err = e.create(ctx, d, func(c *Container) error { return l.complete(e.Store.ContainerDir(d.id), c) })
+	if err == nil {
+		err = d.writeID()
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -69,7 +81,9 @@ func (e *Engine) Run(ctx context.Context, opts RunOptions) (status int, err erro
 	}
 	// The container does not wait for its record, nor, if it is short, the record for its end.
 	recorded := make(chan error, 1)
-	go func() { recorded <- l.recordStart(process, lock) }()
+	go func() {
+		recorded <- errors.Join(l.recordStart(process, lock), e.emit(l.Container, "create"), e.emit(l.Container, "start"))
+	}()
 	status, err = streams.serve(ctx, process)
 	unwired := make(chan error, 1)
 	go func() { unwired <- l.unwire() }()
@@ -77,6 +91,47 @@ func (e *Engine) Run(ctx context.Context, opts RunOptions) (status int, err erro
 	state := l.State
 	state.Status, state.Process, state.Owner, state.ExitCode, state.FinishedAt = StatusExited, processID{}, processID{}, status, time.Now().UTC()
 	return status, errors.Join(err, e.finish(cleanup, l.Container, state), <-unwired)
+}
+
+// runInBackground runs a container with a monitor.
+func (e *Engine) runInBackground(ctx context.Context, opts RunOptions) (status int, err error) {
+	if opts.Reserved != nil {
+		if err := opts.Reserved.Close(); err != nil {
+			return 0, err
+		}
+	}
+	start := StartOptions{
+		Attach: !opts.Detach,
+		Streams: Streams{
+			Input: opts.Interactive, SigProxy: opts.SigProxy, DetachKeys: opts.DetachKeys,
+			Stdin: opts.Stdin, Stdout: opts.Stdout, Stderr: opts.Stderr,
+		},
+	}
+	if _, err := ParseDetachKeys(opts.DetachKeys); err != nil {
+		return 0, err
+	}
+	if start.Attach && opts.Interactive && !isTerminal(opts.Stdin) {
+		return 0, errNotTerminal
+	}
+	d, err := e.newCreation(ctx, &opts.CreateOptions)
+	if err != nil {
+		return 0, err
+	}
+	if d.owner, err = identifySelf(); err != nil {
+		return 0, err
+	}
+	c, err := e.create(ctx, d, nil)
+	if err == nil {
+		err = errors.Join(d.writeID(), e.emit(c, "create"))
+	}
+	if err != nil {
+		return 0, err
+	}
+	status, err = e.startNew(ctx, c, start)
+	if opts.Created != nil && (err == nil || errors.Is(err, ErrDetached)) {
+		opts.Created(c.ID)
+	}
+	return status, err
 }
 
 // ExitStatus gives the exit status that stands for an error of Run, as Docker has it: 127 if the
@@ -98,8 +153,8 @@ func (e *Engine) finish(ctx context.Context, c *Container, state ContainerState)
 	case c.gone():
 		return nil
 	case c.Settings.Host.AutoRemove:
-		return e.discard(ctx, c)
+		return errors.Join(e.emitDie(c), e.discard(ctx, c), e.emit(c, "destroy"))
 	default:
-		return c.WriteState(state)
+		return errors.Join(c.WriteState(state), e.emitDie(c))
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tarnfs/tarn/image"
 )
@@ -29,7 +30,17 @@ func newSettings(d *creation, img *Image) (ContainerSettings, error) {
 		}
 		config.WorkingDir = path.Clean(opts.WorkDir)
 	}
+	if opts.StopSignal != "" {
+		config.StopSignal = opts.StopSignal
+	}
+	if opts.StopTimeout != nil {
+		seconds := int(*opts.StopTimeout / time.Second)
+		config.StopTimeout = &seconds
+	}
 	var err error
+	if config.Healthcheck, err = opts.Health.apply(config.Healthcheck); err != nil {
+		return ContainerSettings{}, err
+	}
 	config.Hostname, config.Image = d.hostname, opts.Image
 	if config.Labels, err = mergeLabels(config.Labels, opts.Labels); err != nil {
 		return ContainerSettings{}, err
@@ -95,6 +106,7 @@ func hostConfig(opts *CreateOptions) HostConfig {
 	return HostConfig{
 		AutoRemove: opts.Remove, ReadonlyRootfs: opts.ReadOnly,
 		Binds: opts.Volumes, SecurityOpt: opts.SecurityOpt,
+		RestartPolicy: opts.Restart, LogConfig: opts.Log, Init: opts.Init, ContainerIDFile: opts.CIDFile,
 	}
 }
 

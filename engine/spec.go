@@ -41,6 +41,16 @@ func fillSpec(spec *specs.Spec, dir string, settings *ContainerSettings) error {
 	spec.Root.Readonly = settings.Host.ReadonlyRootfs
 	spec.Mounts = specMounts(dir, settings, spec.Mounts)
 	spec.Process.Args = slices.Concat([]string{settings.Path}, settings.Args)
+	if settings.Host.Init {
+		mount, err := initMount()
+		if err != nil {
+			return err
+		}
+		spec.Mounts = append(spec.Mounts, mount)
+		if spec.Process.Args, err = initArgs(spec.Process.Args); err != nil {
+			return err
+		}
+	}
 	spec.Process.Cwd = path.Join("/", settings.Config.WorkingDir)
 	spec.Process.Env = processEnv(settings)
 	spec.Process.Terminal = settings.Terminal

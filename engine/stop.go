@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"syscall"
 	"time"
 
+	"github.com/tarnfs/tarn/container"
 	"github.com/tarnfs/tarn/internal/sys"
 )
 
@@ -28,12 +30,22 @@ type StopOptions struct {
 // Stop asks a container to end, and kills it if it does not. One that does not run is no error.
 func (e *Engine) Stop(ctx context.Context, key string, opts StopOptions) error {
 	c, err := e.container(ctx, key)
-	if err != nil || !c.Running() {
+	if err != nil {
 		return err
 	}
-	sig, err := parseSignal(cmp.Or(opts.Signal, c.Settings.Config.StopSignal, stopSignal))
-	if err != nil {
+	if err := e.stop(ctx, c, opts); err != nil {
 		return fmt.Errorf("stop container %s: %w", c.Name, err)
+	}
+	return nil
+}
+
+func (e *Engine) stop(ctx context.Context, c *Container, opts StopOptions) error {
+	if !c.Running() && c.State.Status != StatusRestarting {
+		return nil
+	}
+	sig, err := c.stopSignal(opts.Signal)
+	if err != nil {
+		return err
 	}
 	timeout := stopTimeout
 	if own := c.Settings.Config.StopTimeout; own != nil {
@@ -42,15 +54,55 @@ func (e *Engine) Stop(ctx context.Context, key string, opts StopOptions) error {
 	if opts.Timeout != nil {
 		timeout = *opts.Timeout
 	}
-	err = c.signal(func(process *os.File) error { return end(ctx, process, sig, timeout) })
+	if err := e.markStopped(ctx, c); err != nil || !c.Running() {
+		return err
+	}
+	err = c.signal(func(process *os.File) error {
+		if err := sys.SignalPidFD(process, sig); err != nil {
+			return err
+		}
+		e.thawStopped(c)
+		return end(ctx, process, timeout)
+	})
 	if err != nil {
-		return fmt.Errorf("stop container %s: %w", c.Name, err)
+		return err
 	}
 	// Who passes on the container's output writes that down when somebody has taken it all.
 	ctx, cancel := context.WithTimeout(ctx, recordWait)
 	defer cancel()
 	c.awaitRecord(ctx)
-	return nil
+	return e.emit(c, "stop")
+}
+
+// markStopped records that somebody has asked for a container's end, so that it is not started again. One
+// that waits to be has ended by that.
+func (e *Engine) markStopped(ctx context.Context, c *Container) error {
+	if c.Settings.Host.RestartPolicy.Name == RestartNo || c.Settings.Host.RestartPolicy.Name == "" {
+		return nil // nobody asks
+	}
+	err := e.change(ctx, c, func() error {
+		c.State.Stopped = true
+		if c.State.Status == StatusRestarting {
+			c.State.Status, c.State.Owner = StatusExited, processID{}
+		}
+		return nil
+	})
+	if errors.Is(err, ErrNoContainer) {
+		return nil // it is removed meanwhile
+	}
+	return err
+}
+
+// thawStopped lets a paused container go on that is to end.
+func (e *Engine) thawStopped(c *Container) {
+	if c.State.Paused {
+		_ = container.Thaw(cgroupPath(c.ID)) // then it is killed
+	}
+}
+
+// stopSignal gives the signal that asks the container to end, unless another is asked for.
+func (c *Container) stopSignal(asked string) (syscall.Signal, error) {
+	return parseSignal(cmp.Or(asked, c.Settings.Config.StopSignal, stopSignal))
 }
 
 // Kill sends a signal to a container's first process; "" is SIGKILL.
@@ -63,8 +115,16 @@ func (e *Engine) Kill(ctx context.Context, key, signal string) error {
 	if err == nil && !c.Running() {
 		err = errNotRunning
 	}
+	own, ownErr := c.stopSignal("")
+	if ends := sig == killSignal || ownErr == nil && sig == own; err == nil && ends {
+		err = e.markStopped(ctx, c)
+		defer e.thawStopped(c)
+	}
 	if err == nil {
 		err = c.signal(func(process *os.File) error { return sys.SignalPidFD(process, sig) })
+	}
+	if err == nil {
+		err = e.emit(c, "kill", "signal", strconv.Itoa(int(sig)))
 	}
 	if err != nil {
 		return fmt.Errorf("kill container %s: %w", c.Name, err)
@@ -84,6 +144,9 @@ func parseSignal(text string) (syscall.Signal, error) {
 
 // signal does something with the container's first process, unless that has ended.
 func (c *Container) signal(do func(process *os.File) error) error {
+	if c.State.Process.PID == 0 {
+		return nil
+	}
 	process, err := sys.PidFD(c.State.Process.PID)
 	if errors.Is(err, os.ErrProcessDone) {
 		return nil
@@ -99,11 +162,8 @@ func (c *Container) signal(do func(process *os.File) error) error {
 	return ignoreDone(do(process))
 }
 
-// end ends a process, with force when it does not by itself in time.
-func end(ctx context.Context, process *os.File, sig syscall.Signal, timeout time.Duration) error {
-	if err := sys.SignalPidFD(process, sig); err != nil {
-		return err
-	}
+// end waits for the end of a process that was asked to, and kills it when that does not come in time.
+func end(ctx context.Context, process *os.File, timeout time.Duration) error {
 	if timeout < 0 {
 		return sys.AwaitExit(ctx, process)
 	}

@@ -234,3 +234,10 @@ func fillers(lowers int, upper bool, run string) ([]*os.File, error) {
 	}
 	return fill, nil
 }
+
+// ForgetVolatile lets an overlay be made again that was volatile, with what of it has reached the disk: without
+// a power cut that is all. work is its work directory. (Documentation/filesystems/overlayfs.rst, "Volatile
+// mount".)
+func ForgetVolatile(work string) error {
+	return os.RemoveAll(filepath.Join(work, "work", "incompat"))
+}

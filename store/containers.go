@@ -31,7 +31,7 @@ const (
 	maxContainerName = 128
 )
 
-// ContainerRecord is what a container was made with. It never changes.
+// ContainerRecord is what a container was made with. It changes by a rename or an update only.
 type ContainerRecord struct {
 	ID        string       `json:"id"`                  // 64 hexadecimal digits
 	Name      string       `json:"name"`                // unique
@@ -154,7 +154,7 @@ func (s *Store) claimName(name, id string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := s.containerByID(owner); !errors.Is(err, ErrNotFound) {
+	if c, err := s.containerByID(owner); !errors.Is(err, ErrNotFound) && (err != nil || c.Damaged != nil || c.Name == name) {
 		return fmt.Errorf("the name %q: %w: container %.12s has it (remove it with 'tarn rm %s')", name, ErrExists, owner, name)
 	}
 	if err := os.Remove(link); err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -14,6 +15,10 @@ type containerFlags struct {
 	engine.CreateOptions
 	entrypoint, pull string
 	registry         registryFlags
+
+	restart, logDriver string
+	logOptions         []string
+	stopSeconds        int
 }
 
 // add adds the flags. They stand before the image's name: what follows it is the command.
@@ -24,6 +29,7 @@ func (f *containerFlags) add(cmd *cobra.Command) {
 	f.addImage(cmd, flags)
 	f.addIdentity(flags)
 	f.addProcess(flags)
+	f.addLife(cmd, flags)
 	f.addMounts(flags)
 	f.addSecurity(flags)
 	f.addNetwork(cmd, flags)
@@ -38,6 +44,7 @@ func (f *containerFlags) addImage(cmd *cobra.Command, flags *pflag.FlagSet) {
 func (f *containerFlags) addIdentity(flags *pflag.FlagSet) {
 	flags.StringVar(&f.Name, "name", "", "`name` of the container (default: one is made up)")
 	flags.StringArrayVarP(&f.Labels, "label", "l", nil, "label: `KEY=value`, or KEY")
+	flags.StringVar(&f.CIDFile, "cidfile", "", "write the ID to `file`, which must not be there yet")
 	flags.BoolVar(&f.Remove, "rm", false, "remove the container when it ends")
 }
 
@@ -49,6 +56,25 @@ func (f *containerFlags) addProcess(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.EnvFiles, "env-file", nil, "`file` with lines as --env takes them")
 	flags.BoolVarP(&f.Interactive, "interactive", "i", false, "the command reads this command's input")
 	flags.BoolVarP(&f.Terminal, "tty", "t", false, "the command has a terminal of its own")
+}
+
+// addLife is about how the container lives and ends.
+func (f *containerFlags) addLife(cmd *cobra.Command, flags *pflag.FlagSet) {
+	flags.BoolVar(&f.Init, "init", false, "a small program is the first process: it passes signals on and waits for orphans")
+	flags.StringVar(&f.restart, "restart", engine.RestartNo, "`policy` to start it again: no, on-failure[:TIMES], always or unless-stopped")
+	suggest(cmd, "restart", engine.RestartNo, engine.RestartOnFailure, engine.RestartAlways, engine.RestartUnlessStopped)
+	flags.StringVar(&f.StopSignal, "stop-signal", "", "`signal` that asks it to end (default: the image's, or SIGTERM)")
+	flags.IntVar(&f.stopSeconds, "stop-timeout", 10, "`seconds` to end in, when it is asked to, before it is killed; -1 for any time")
+	flags.StringVar(&f.logDriver, "log-driver", engine.LogJSON, "`kind` of its log: json-file or none")
+	suggest(cmd, "log-driver", engine.LogJSON, engine.LogNone)
+	flags.StringArrayVar(&f.logOptions, "log-opt", nil, "option of the log: max-size=`SIZE` for each file, max-file=NUMBER of files")
+	flags.StringVar(&f.Health.Command, "health-cmd", "", "`command` for the shell that says whether it is healthy (default: the image's)")
+	flags.DurationVar(&f.Health.Interval, "health-interval", 0, "`time` between two of these (default 30s)")
+	flags.DurationVar(&f.Health.Timeout, "health-timeout", 0, "`time` that one may take (default 30s)")
+	flags.IntVar(&f.Health.Retries, "health-retries", 0, "`number` of failures that make it unhealthy (default 3)")
+	flags.DurationVar(&f.Health.StartPeriod, "health-start-period", 0, "`time` in which failures do not count")
+	flags.DurationVar(&f.Health.StartInterval, "health-start-interval", 0, "`time` between two commands in that (default 5s)")
+	flags.BoolVar(&f.Health.Off, "no-healthcheck", false, "do not check its health, even if the image says how")
 }
 
 func (f *containerFlags) addMounts(flags *pflag.FlagSet) {
@@ -77,6 +103,16 @@ func (f *containerFlags) options(a *app, cmd *cobra.Command, args []string) (eng
 	var err error
 	if opts.Pull, err = engine.ParsePullPolicy(f.pull); err != nil {
 		return opts, err
+	}
+	if opts.Restart, err = engine.ParseRestartPolicy(f.restart); err != nil {
+		return opts, err
+	}
+	if opts.Log, err = engine.ParseLogConfig(f.logDriver, f.logOptions); err != nil {
+		return opts, err
+	}
+	if cmd.Flags().Changed("stop-timeout") {
+		timeout := time.Duration(f.stopSeconds) * time.Second
+		opts.StopTimeout = &timeout
 	}
 	shown := newProgress(os.Stderr, false, false)
 	opts.PullOptions = engine.PullOptions{Registry: f.registry.options(a), Report: shown.report, Done: shown.close}

@@ -31,6 +31,9 @@ func run() int {
 	if args, ok := runtimeArgs(os.Args); ok {
 		return ociruntime.Main(context.Background(), version, args)
 	}
+	if args, ok := monitorArgs(os.Args); ok {
+		return runMonitor(context.Background(), args)
+	}
 	// The first signal asks the command to end and clean up, a second one ends the program.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()

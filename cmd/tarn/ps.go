@@ -40,8 +40,9 @@ func newPsCmd(a *app) *cobra.Command {
 
 The size is what the container has written, and in parentheses that with its image.
 
-Filters: id=PREFIX, name=REGEXP, status=created|running|exited|damaged, exited=STATUS,
-label=KEY[=VALUE], ancestor=IMAGE, volume=NAME|PATH.
+Filters: id=PREFIX, name=REGEXP, status=created|running|paused|restarting|exited|damaged,
+exited=STATUS, label=KEY[=VALUE], ancestor=IMAGE, volume=NAME|PATH, health=STATUS,
+restart-policy=POLICY.
 Fields for --format: .ID .Image .Command .CreatedAt .RunningFor .Status .State .Names .Labels
 .Label "KEY" .Mounts .Networks .Ports .Size`,
 		Example: `  tarn ps
@@ -96,8 +97,8 @@ Fields for --format: .ID .Image .Command .CreatedAt .RunningFor .Status .State .
 	flags.IntVarP(&last, "last", "n", 0, "list the newest `number` only, whether they run or not")
 	flags.BoolVarP(&size, "size", "s", false, "print how much they have written")
 	flags.StringArrayVarP(&filters, "filter", "f", nil, "list only containers with `KEY=VALUE`; the same key again is an alternative")
-	suggest(cmd, "filter", "id=", "name=", "status=created", "status=running", "status=exited", "status=damaged",
-		"exited=", "label=", "ancestor=", "volume=")
+	suggest(cmd, "filter", "id=", "name=", "status=created", "status=running", "status=paused", "status=restarting",
+		"status=exited", "status=damaged", "exited=", "label=", "ancestor=", "volume=", "health=", "restart-policy=")
 	return cmd
 }
 
@@ -135,7 +136,7 @@ func newContainerRow(c *engine.Container, list *listing) containerRow {
 	labels := settings.Config.Labels
 	row := containerRow{
 		ID: c.ID, Command: strconv.Quote(list.text(command, 20)), CreatedAt: timestamp(c.Created),
-		RunningFor: format.Ago(c.Created, time.Now()), Status: status(&c.State), State: c.State.Status, Names: c.Name,
+		RunningFor: format.Ago(c.Created, time.Now()), Status: status(c), State: c.Status(), Names: c.Name,
 		Labels: joinLabels(labels), Mounts: strings.Join(mounts, ","), Networks: engine.NetworksText(c),
 		label: func(key string) string { return format.OneLine(labels[key]) },
 	}
@@ -151,11 +152,24 @@ func labelTitle(key string) string {
 }
 
 // status puts a container's state in words.
-func status(s *engine.ContainerState) string {
-	now := time.Now()
-	switch s.Status {
+func status(c *engine.Container) string {
+	now, s := time.Now(), &c.State
+	switch c.Status() {
 	case engine.StatusRunning:
-		return "Up " + format.Duration(now.Sub(s.StartedAt))
+		up := "Up " + format.Duration(now.Sub(s.StartedAt))
+		health, err := c.Health()
+		switch {
+		case err != nil || health == nil:
+			return up
+		case health.Status == engine.HealthStarting:
+			return up + " (health: starting)"
+		default:
+			return up + " (" + health.Status + ")"
+		}
+	case engine.StatusPaused:
+		return "Up " + format.Duration(now.Sub(s.StartedAt)) + " (Paused)"
+	case engine.StatusRestarting:
+		return strings.TrimSpace(fmt.Sprintf("Restarting (%d) %s", s.ExitCode, format.Ago(s.FinishedAt, now)))
 	case engine.StatusExited:
 		return strings.TrimSpace(fmt.Sprintf("Exited (%d) %s", s.ExitCode, format.Ago(s.FinishedAt, now)))
 	case engine.StatusDamaged:

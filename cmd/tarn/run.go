@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -43,6 +45,8 @@ when it is not there, else the command's: 128 and the number of a signal that en
 		ValidArgsFunction: complete(1, a.imageNames),
 	}
 	flags.add(cmd)
+	cmd.Flags().BoolVarP(&opts.Detach, "detach", "d", false, "run it in the background, and print its ID")
+	cmd.Flags().StringVar(&opts.DetachKeys, "detach-keys", "", "`keys` to leave a terminal with, which runs on (default: ctrl-p,ctrl-q)")
 	cmd.Flags().BoolVar(&opts.SigProxy, "sig-proxy", true, "pass signals on to the command; without, SIGINT and SIGTERM end the container")
 	return cmd
 }
@@ -53,13 +57,12 @@ func (a *app) run(cmd *cobra.Command, opts engine.RunOptions) error {
 		return err
 	}
 	opts.Reserved = a.reserved
-	status, err := e.Run(cmd.Context(), opts)
-	switch {
-	case err != nil && status == 0:
-		return &exitError{status: engine.ExitStatus(err), err: err}
-	case err != nil || status != 0:
-		return &exitError{status: status, err: err}
-	default:
-		return nil
+	if opts.Detach {
+		opts.Created = func(id string) { fmt.Fprintln(cmd.OutOrStdout(), id) }
 	}
+	status, err := e.Run(cmd.Context(), opts)
+	if err != nil && status == 0 && !errors.Is(err, engine.ErrDetached) {
+		return &exitError{status: engine.ExitStatus(err), err: err}
+	}
+	return leave(status, err)
 }

@@ -21,11 +21,23 @@ func TestMain(m *testing.M) {
 	testscript.Main(ownNetwork{m}, map[string]func(){"tarn": main})
 }
 
-// ownNetwork runs tests whose containers' networks nobody else sees.
+// ownNetwork runs tests whose containers' networks nobody else sees, with tarn-monitor beside what is tarn in them:
+// where that looks for it.
 type ownNetwork struct{ *testing.M }
 
 func (m ownNetwork) Run() int {
 	testenv.InOwnNetwork()
+	tarn, err := exec.LookPath("tarn")
+	if err == nil {
+		build := exec.Command("go", "build", "-o", filepath.Join(filepath.Dir(tarn), "tarn-monitor"), "../tarn-monitor") //nolint:noctx // there is no test yet
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		build.Stdout, build.Stderr = os.Stderr, os.Stderr
+		err = build.Run()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "build tarn-monitor:", err)
+		return 1
+	}
 	return m.M.Run()
 }
 

@@ -47,10 +47,18 @@ func Ago(t, now time.Time) string {
 
 // Size puts a number of bytes in words as Docker does, with units of 1000: "4.21MB".
 func Size(bytes int64) string {
+	return sizeIn(bytes, 1000, "B", "kB", "MB", "GB", "TB", "PB")
+}
+
+// BinarySize is Size with units of 1024: "4.21MiB".
+func BinarySize(bytes int64) string {
+	return sizeIn(bytes, 1024, "B", "KiB", "MiB", "GiB", "TiB", "PiB")
+}
+
+func sizeIn(bytes int64, factor float64, units ...string) string {
 	size := float64(bytes)
-	units := []string{"B", "kB", "MB", "GB", "TB", "PB"}
-	for size >= 1000 && len(units) > 1 {
-		size /= 1000
+	for size >= factor && len(units) > 1 {
+		size /= factor
 		units = units[1:]
 	}
 	return fmt.Sprintf("%.4g%s", size, units[0])

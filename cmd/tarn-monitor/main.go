@@ -1,0 +1,13 @@
+// Command tarn-monitor stays with a container that runs in the background. It is started by tarn, beside
+// which it is to lie.
+package main
+
+import (
+	"os"
+
+	"github.com/tarnfs/tarn/monitor"
+)
+
+func main() {
+	os.Exit(monitor.Main(os.Args[1:]))
+}

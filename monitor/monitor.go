@@ -1,0 +1,208 @@
+package monitor
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// Main is the program: its arguments are "serve" and those of a [Config], or "init" and the program that
+// is to be a container's, see [Init]. It gives the exit status.
+func Main(args []string) int {
+	if len(args) > 0 {
+		switch args[0] {
+		case "serve":
+			return serve(args[1:])
+		case "init":
+			return Init(args[1:])
+		}
+	}
+	fmt.Fprintln(os.Stderr, "tarn-monitor: it is started by tarn")
+	return 2
+}
+
+func serve(args []string) int {
+	cfg, err := ParseArgs(args)
+	if err == nil {
+		err = Serve(cfg)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "tarn-monitor: "+err.Error())
+		return 1
+	}
+	return 0
+}
+
+// lastWords bounds how long a monitor waits, when the container has ended, for those who take its
+// output.
+const lastWords = 5 * time.Second
+
+// Serve does what a monitor does, until the container ends. Then it executes cfg.Then, and only returns
+// if that fails, or there is none.
+func Serve(cfg *Config) error {
+	m := &monitor{cfg: cfg}
+	asked := m.heed()
+	if err := m.openOutput(); err != nil {
+		return err
+	}
+	if err := m.holdNetworks(); err != nil {
+		return err
+	}
+	m.openInput()
+	m.acceptEarly()
+	m.copyOutput()
+	go m.accept()
+	if len(cfg.Health) > 0 {
+		go m.watchHealth()
+	}
+	exit := Exit{Status: wait(cfg.PID), At: time.Now()}
+	exit.Asked = asked.Load()
+	m.finish(exit.Status)
+	err := WriteExit(cfg.Exit, exit)
+	if len(cfg.Then) > 0 {
+		err = errors.Join(err, syscall.Exec(cfg.Then[0], cfg.Then[1:], os.Environ()))
+	}
+	return err
+}
+
+// monitor is the state of one monitor.
+type monitor struct {
+	cfg     *Config
+	copies  sync.WaitGroup // of the container's output
+	sources []*os.File     // what is copied
+
+	mu      sync.Mutex // all below
+	log     *logFile   // nil for none
+	clients []*client
+	input   *os.File // what the container reads, or its terminal; nil when it has ended
+}
+
+// wait waits for the end of the container's first process, and gives its status.
+func wait(pid int) int {
+	for {
+		var status syscall.WaitStatus
+		_, err := syscall.Wait4(pid, &status, 0, nil)
+		switch {
+		case err == nil:
+			return exitStatus(status)
+		case !errors.Is(err, syscall.EINTR):
+			return exitLost
+		}
+	}
+}
+
+// exitLost is the status of a container that is no child of the monitor, which does not happen.
+const exitLost = 255
+
+// heed has a SIGTERM, as it comes when the machine is shut down, end the container in its own way, and
+// nothing else end the monitor.
+func (m *monitor) heed() *atomic.Bool {
+	asked := &atomic.Bool{}
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	go func() {
+		for sig := range signals {
+			if sig == syscall.SIGTERM {
+				asked.Store(true)
+				_ = syscall.Kill(m.cfg.PID, syscall.Signal(m.cfg.StopSignal)) // not reaped yet: it is that process
+			}
+		}
+	}()
+	return asked
+}
+
+// openOutput opens what the container writes, and the log.
+func (m *monitor) openOutput() (err error) {
+	if m.cfg.Log != "" {
+		if m.log, err = openLog(m.cfg.Log, m.cfg.MaxSize, m.cfg.MaxFile); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// openFile makes a file of a descriptor that was passed on; nil of none. Nobody else inherits it.
+func openFile(fd int, name string) *os.File {
+	if fd == 0 {
+		return nil
+	}
+	syscall.CloseOnExec(fd)
+	_ = syscall.SetNonblock(fd, true) // so that the runtime waits for all of them at once
+	return os.NewFile(uintptr(fd), name)
+}
+
+// copyOutput begins to copy what the container writes.
+func (m *monitor) copyOutput() {
+	start := func(f *os.File, stream string, kind Kind) {
+		if f == nil {
+			return
+		}
+		m.sources = append(m.sources, f)
+		m.copies.Go(func() { m.copy(f, stream, kind) })
+	}
+	if m.cfg.TTY != 0 {
+		start(m.input, stdoutName, Stdout)
+		return
+	}
+	start(openFile(m.cfg.Stdout, stdoutName), stdoutName, Stdout)
+	start(openFile(m.cfg.Stderr, stderrName), stderrName, Stderr)
+}
+
+// readSize is how much is read at once: what a pipe holds at most, if it was not made larger.
+const readSize = 64 << 10
+
+func (m *monitor) copy(f *os.File, stream string, kind Kind) {
+	buf := make([]byte, readSize)
+	for {
+		n, err := f.Read(buf)
+		if n > 0 {
+			m.give(stream, kind, buf[:n])
+		}
+		if err != nil {
+			return // the end, EIO of a terminal, or the deadline of finish
+		}
+	}
+}
+
+// give takes output to the log, and to all who are attached: a slow one holds up the container, as a slow
+// terminal does.
+func (m *monitor) give(stream string, kind Kind, data []byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.log != nil {
+		m.log.write(stream, data, time.Now())
+	}
+	for i := 0; i < len(m.clients); {
+		if err := WriteFrame(m.clients[i].conn, kind, data); err != nil {
+			m.drop(m.clients[i])
+			continue
+		}
+		i++
+	}
+}
+
+// finish takes what is left of the output, and says goodbye. Who still can write, a process outside of the
+// container's pid namespace, is not waited for.
+func (m *monitor) finish(status int) {
+	last := time.Now().Add(lastWords)
+	m.hurry(last)
+	for _, f := range m.sources {
+		_ = f.SetReadDeadline(time.Now().Add(lastWords / 5))
+	}
+	m.copies.Wait()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range m.clients {
+		_ = WriteFrame(c.conn, Exited, StatusFrame(status))
+		_ = c.conn.Close()
+	}
+	m.clients = nil
+	if m.log != nil {
+		m.log.close(time.Now())
+	}
+}

@@ -1,0 +1,57 @@
+package network
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+)
+
+// Kept are the files of an [Attachment] that another program can keep in this process's place: what the
+// container has of networks counts as long as they are open.
+type Kept struct {
+	Held     []*os.File // a locked file, and ports: to be held open, no more
+	UDP, TCP *os.File   // where the container asks for names; nil if nobody answers
+	Run      string     // for dns.Zone
+}
+
+// Files gives the files that keep the attachment. They are others than its own, which end with this program.
+func (a *Attachment) Files() (k Kept, err error) {
+	add := func(of any) {
+		filer, ok := of.(interface{ File() (*os.File, error) })
+		if err != nil || !ok {
+			return
+		}
+		var f *os.File
+		if f, err = filer.File(); err == nil {
+			k.Held = append(k.Held, f)
+		}
+	}
+	for _, b := range a.bindings {
+		add(b.socket)
+	}
+	for _, s := range a.names {
+		var f *os.File
+		switch s := s.(type) {
+		case *net.UDPConn:
+			f, err = s.File()
+			k.UDP = f
+		case *net.TCPListener:
+			f, err = s.File()
+			k.TCP = f
+		}
+		if err != nil {
+			return k, fmt.Errorf("networks: %w", err)
+		}
+	}
+	if a.keeper != nil {
+		k.Held = append(k.Held, a.keeper.file)
+	}
+	k.Run = a.networks.run
+	return k, err
+}
+
+// Release takes away what a container has whose keeper is gone.
+func (ns *Networks) Release(container string) error {
+	return ns.collectKeeper(filepath.Join(ns.keepers(), container))
+}
