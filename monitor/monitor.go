@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -13,11 +14,11 @@ import (
 
 // Main is the program: its arguments are "serve" and those of a [Config], or "init" and the program that
 // is to be a container's, see [Init]. It gives the exit status.
-func Main(args []string) int {
+func Main(ctx context.Context, args []string) int {
 	if len(args) > 0 {
 		switch args[0] {
 		case "serve":
-			return serve(args[1:])
+			return serve(ctx, args[1:])
 		case "init":
 			return Init(args[1:])
 		}
@@ -26,10 +27,10 @@ func Main(args []string) int {
 	return 2
 }
 
-func serve(args []string) int {
+func serve(ctx context.Context, args []string) int {
 	cfg, err := ParseArgs(args)
 	if err == nil {
-		err = Serve(cfg)
+		err = Serve(ctx, cfg)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "tarn-monitor: "+err.Error())
@@ -44,13 +45,13 @@ const lastWords = 5 * time.Second
 
 // Serve does what a monitor does, until the container ends. Then it executes cfg.Then, and only returns
 // if that fails, or there is none.
-func Serve(cfg *Config) error {
+func Serve(ctx context.Context, cfg *Config) error {
 	m := &monitor{cfg: cfg}
 	asked := m.heed()
 	if err := m.openOutput(); err != nil {
 		return err
 	}
-	if err := m.holdNetworks(); err != nil {
+	if err := m.holdNetworks(ctx); err != nil {
 		return err
 	}
 	m.openInput()

@@ -10,7 +10,7 @@ import (
 )
 
 // holdNetworks keeps what the container has of networks, and answers when it asks for names.
-func (m *monitor) holdNetworks() error {
+func (m *monitor) holdNetworks(ctx context.Context) error {
 	for _, fd := range m.cfg.Held {
 		syscall.CloseOnExec(fd)
 	}
@@ -26,8 +26,8 @@ func (m *monitor) holdNetworks() error {
 	if err != nil {
 		return err
 	}
-	go server.ServeUDP(context.Background(), udp)
-	go server.ServeTCP(context.Background(), tcp)
+	go server.ServeUDP(ctx, udp)
+	go server.ServeTCP(ctx, tcp)
 	return nil
 }
 

@@ -3,11 +3,12 @@
 package main
 
 import (
+	"context"
 	"os"
 
 	"github.com/tarnfs/tarn/monitor"
 )
 
 func main() {
-	os.Exit(monitor.Main(os.Args[1:]))
+	os.Exit(monitor.Main(context.Background(), os.Args[1:]))
 }

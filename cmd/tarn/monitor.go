@@ -24,7 +24,7 @@ func runMonitor(ctx context.Context, args []string) int {
 	switch args[0] {
 	case engine.MonitorStart, engine.MonitorExec, engine.MonitorFinish, engine.MonitorHealth:
 	default:
-		return monitor.Main(args)
+		return monitor.Main(ctx, args)
 	}
 	if err := monitorVerb(ctx, args[0], args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "tarn monitor:", oneLine(err))
