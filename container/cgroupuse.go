@@ -86,6 +86,23 @@ func (c *cgroup) moveInto(ctx context.Context, path string, added []legacyCgroup
 	return nil
 }
 
+// AddProcess puts a process into a cgroup of version 2, which it makes if it is not there. path is one as a
+// specification's Linux.CgroupsPath is; where that version is not mounted, nothing happens.
+func AddProcess(path string, pid int) error {
+	h, err := findHierarchies()
+	if err != nil || h.unified.mount == "" {
+		return err
+	}
+	if err := checkCgroupName(path); err != nil {
+		return err
+	}
+	dir := filepath.Join(h.unified.mount, path)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("make cgroup: %w", err)
+	}
+	return writeCgroup(dir+"/cgroup.procs", strconv.Itoa(pid))
+}
+
 // moveAll moves the processes of a cgroup into one of another hierarchy, and gives how many were not
 // there yet.
 func moveAll(from, to string) (moved int, err error) {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -51,6 +52,8 @@ type bundle struct {
 	program    string              // this test's, or a copy of it
 	credential *syscall.Credential // who runs it; nil is root
 	cgroup     string              // where it runs, in cgroup2; "" is the test's own
+	beside     []string            // what runs it in other namespaces
+	flags      []string            // more global ones
 }
 
 // newBundle has the container run a shell script.
@@ -91,7 +94,9 @@ func (b *bundle) command(args ...string) *exec.Cmd {
 	text, err := json.Marshal(b.spec)
 	require.NoError(b.t, err)
 	require.NoError(b.t, os.WriteFile(filepath.Join(b.dir, "config.json"), text, 0o644))
-	cmd := exec.CommandContext(b.t.Context(), b.program, append([]string{"--root", b.root, "--log", b.errors, "--log-format", "json"}, args...)...)
+	line := append(slices.Clip(b.beside), b.program, "--root", b.root, "--log", b.errors, "--log-format", "json")
+	line = append(append(line, b.flags...), args...)
+	cmd := exec.CommandContext(b.t.Context(), line[0], line[1:]...)
 	cmd.Env = append(os.Environ(), beRuntime+"=1")
 	cmd.Dir = b.dir
 	cmd.ExtraFiles = b.files

@@ -26,6 +26,7 @@ type creation struct {
 	bundle       string
 	keepKeyring  bool
 	noPivot      bool
+	systemd      bool   // its cgroup is systemd's to name
 	wait, detach bool   // it waits for start; it is left alone
 	ready        func() // called before there is a process
 }
@@ -68,9 +69,15 @@ func (r *runtime) create(ctx context.Context, c *creation) (_ *held, spec *specs
 	if err != nil {
 		return nil, nil, nil, err
 	}
+	c.systemd = r.systemd
 	if err := c.check(spec); err != nil {
 		return nil, nil, nil, err
 	}
+	unit, err := r.makeScope(ctx, c.id, spec)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	defer func() { r.log.warn(unit.close()) }()
 	for _, warning := range container.Warnings(spec) {
 		r.log.warn(warning)
 	}
@@ -108,7 +115,7 @@ func (c *creation) check(spec *specs.Spec) error {
 	if spec.Process == nil || spec.Linux == nil {
 		return errors.New("config.json: process or linux is missing")
 	}
-	if spec.Linux.CgroupsPath == "" {
+	if spec.Linux.CgroupsPath == "" && !c.systemd {
 		// Beside the own one, where who is not root may have some.
 		spec.Linux.CgroupsPath = "tarn-" + c.id
 		if _, ok := rootlessUser(); !ok {

@@ -28,6 +28,7 @@ type runtime struct {
 	root    string // where containers are kept
 	log     logger
 	debug   bool
+	systemd bool     // it makes the cgroups
 	args    []string // the whole command line
 }
 
@@ -70,14 +71,14 @@ func Main(ctx context.Context, version string, args []string) int {
 }
 
 func (r *runtime) main(ctx context.Context, args []string) (int, error) {
-	var systemd, showVersion bool
+	var showVersion bool
 	var format, rootless, criu string
 	flags := newFlags(Name)
 	flags.StringVar(&r.root, "root", defaultRoot(), "`directory` of the containers' states")
 	flags.StringVar(&r.log.path, "log", "", "write errors to `file` as well")
 	flags.StringVar(&format, "log-format", "text", "`format` of the log: text or json")
 	flags.BoolVar(&r.debug, "debug", false, "accepted for runc's sake: there is nothing more to log")
-	flags.BoolVar(&systemd, "systemd-cgroup", false, "have systemd make the cgroups (not supported)")
+	flags.BoolVar(&r.systemd, "systemd-cgroup", false, "have systemd make the cgroups: a cgroupsPath is slice:prefix:name")
 	flags.StringVar(&rootless, "rootless", "auto", "accepted for runc's sake: true, false or auto")
 	flags.StringVar(&criu, "criu", "", "accepted for runc's sake: there is no checkpoint")
 	flags.BoolVar(&showVersion, "version", false, "print the version")
@@ -91,10 +92,6 @@ func (r *runtime) main(ctx context.Context, args []string) (int, error) {
 	if showVersion {
 		fmt.Printf("%s version %s\nspec: %s\n", Name, r.version, specs.Version)
 		return 0, nil
-	}
-	if systemd {
-		return 1, errors.New("--systemd-cgroup: cgroups made by systemd are not supported; " +
-			"choose cgroupfs as the cgroup manager (podman --cgroup-manager cgroupfs, dockerd --exec-opt native.cgroupdriver=cgroupfs)")
 	}
 	var err error
 	if r.root, err = filepath.Abs(r.root); err != nil {

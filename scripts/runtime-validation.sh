@@ -4,6 +4,11 @@
 # Usage: runtime-validation.sh [TEST...]
 set -euo pipefail
 
+# runc and crun leave mounts behind of a container in the host's mount namespace: they are gone with this one.
+if [ -z "${TARN_VALIDATION_PRIVATE:-}" ]; then
+  TARN_VALIDATION_PRIVATE=1 exec unshare --mount "$0" "$@"
+fi
+
 root=$(cd "$(dirname "$0")/.." && pwd)
 cache=${TARN_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tarn-test}
 "$root/scripts/runtime-tools.sh"
@@ -21,8 +26,7 @@ if [ "${#tests[@]}" = 0 ]; then
 fi
 
 # crun refuses a host with both cgroup versions: it sees version 1 alone.
-if [ "${TARN_VALIDATION_PRIVATE:-}" = "" ] && mountpoint -q /sys/fs/cgroup/unified; then
-  export TARN_VALIDATION_PRIVATE=1
+if mountpoint -q /sys/fs/cgroup/unified; then
   crun=(unshare --mount sh -c 'umount /sys/fs/cgroup/unified; exec "$@"' -)
 else
   crun=()

@@ -16,6 +16,7 @@ if [ "$goal" != demo ]; then
     fsck.erofs:erofs-utils
     docker-registry:docker-registry htpasswd:apache2-utils  # a real registry
     podman:podman buildah:buildah       # others that push and pull
+    /lib/systemd/systemd:systemd        # makes cgroups for others
     useradd:passwd newuidmap:uidmap     # an ordinary user that has containers
     '/usr/lib/python3/dist-packages/seccomp*.so:python3-seccomp' # libseccomp judges our filters
     bsdtar:libarchive-tools              # its tars are not GNU tar's
