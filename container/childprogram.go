@@ -107,11 +107,6 @@ func (m *maker) writeProgram(p *sys.Program) error {
 	p.ChdirAgain(process.Cwd, cwd)
 	m.keepFiles(p)
 	if m.stops.seccomp == nil {
-		if m.cfg.Failure != nil && m.stops.exec != nil {
-			if err := m.child.ReportTo(m.cfg.Failure); err != nil {
-				return err
-			}
-		}
 		m.stops.exec.write(p)
 	}
 	if m.cfg.DieWithParent {

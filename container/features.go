@@ -28,9 +28,9 @@ func Features() *features.Features {
 		Linux: &features.Linux{
 			Namespaces:   kinds,
 			Capabilities: sys.CapNames(),
-			Cgroup:       &features.Cgroup{V1: yes, V2: yes, Systemd: no, SystemdUser: no, Rdma: yes},
+			Cgroup:       &features.Cgroup{V1: yes, V2: yes, Systemd: yes, SystemdUser: no, Rdma: yes},
 			Seccomp: &features.Seccomp{
-				Enabled: yes,
+				Enabled: yes, KnownFlags: seccompFlags(), SupportedFlags: seccompFlags(),
 				Actions: namesOf(seccomp.Actions()), Operators: namesOf(seccomp.Operators()), Archs: namesOf(seccomp.Architectures()),
 			},
 			IntelRdt:        &features.IntelRdt{Enabled: no},
@@ -52,6 +52,14 @@ func prefixed(prefix, list string) []string {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// seccompFlags are those that a specification may have.
+func seccompFlags() []string {
+	return slices.DeleteFunc(prefixed("SECCOMP_FILTER_FLAG_", sys.SeccompFlags), func(name string) bool {
+		_, ok := sys.SeccompFlag(name)
+		return !ok
+	})
 }
 
 func namesOf[T ~string](list []T) []string {

@@ -118,6 +118,11 @@ func (m *maker) finish(ctx context.Context) error {
 	if m.stops.closedByExec != nil {
 		m.todo.KeepUntilExec(m.stops.closedByExec)
 	}
+	if m.cfg.Failure != nil {
+		if err := m.child.ReportTo(m.cfg.Failure); err != nil {
+			return err
+		}
+	}
 	give := context.AfterFunc(ctx, m.child.Kill)
 	err := m.child.Continue()
 	if err == nil {

@@ -329,6 +329,49 @@ func TestUpdateAndEvents(t *testing.T) {
 	b.refuse("wrong use", "update", "--pids-limit", "x", b.id)
 }
 
+// Each limit of update is found where the container sees it: the file of version 1 and of version 2, with what is in it.
+// Who is idle has no shares any more: that comes last.
+func TestUpdateOfEachLimit(t *testing.T) {
+	b := newBundle(t, "touch /ready; sleep 100000")
+	b.spec.Linux.Resources.CPU = &specs.LinuxCPU{Shares: new(uint64(1024)), Cpus: "0"}
+	b.must("run", "--detach", b.id)
+	b.awaitFile("ready")
+	for _, want := range [][5]string{
+		{"--memory 67108864", "memory/memory.limit_in_bytes", "67108864", "memory.max", "67108864"},
+		{"--memory-reservation 33554432", "memory/memory.soft_limit_in_bytes", "33554432", "memory.low", "33554432"},
+		{"--cpu-share 512", "cpu/cpu.shares", "512", "cpu.weight", "59"},
+		{"--cpu-period 50000 --cpu-quota 20000", "cpu/cpu.cfs_quota_us", "20000", "cpu.max", "20000 50000"},
+		{"--cpuset-cpus 0 --cpuset-mems 0", "cpuset/cpuset.mems", "0", "cpuset.mems", "0"},
+		{"--pids-limit 66", "pids/pids.max", "66", "pids.max", "66"},
+		{"--memory-swap -1 --memory 134217728", "memory/memory.limit_in_bytes", "134217728", "memory.max", "134217728"},
+		{"--cpu-burst 1000 --cpu-quota 20000", "cpu/cpu.cfs_burst_us", "1000", "cpu.max.burst", "1000"},
+		{"--cpu-idle 1", "cpu/cpu.idle", "1", "cpu.idle", "1"},
+	} {
+		file, content := "/sys/fs/cgroup/"+want[1], want[2]
+		if _, err := os.Stat(filepath.Dir(file) + "/tasks"); err != nil {
+			file, content = "/sys/fs/cgroup/"+want[3], want[4]
+		}
+		b.must(append(append([]string{"update"}, strings.Fields(want[0])...), b.id)...)
+		require.Equal(t, content+"\n", b.must("exec", b.id, "cat", file), want[0])
+	}
+}
+
+// A container that stays in the host's mount namespace has its own files all the same, and leaves no mounts.
+func TestNoMountNamespace(t *testing.T) {
+	b := newBundle(t, "touch /ready; sleep 100000")
+	b.spec.Linux.Namespaces = slices.DeleteFunc(b.spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.MountNamespace })
+	b.must("create", b.id)
+	b.must("start", b.id)
+	b.awaitFile("ready")
+	require.Equal(t, "bin\ndev\nproc\nready\nsys\n", b.must("exec", b.id, "ls", "/../.."))
+	host, err := os.Readlink("/proc/self/ns/mnt")
+	require.NoError(t, err)
+	require.Equal(t, host+"\n", b.must("exec", b.id, "readlink", "/proc/self/ns/mnt"))
+	require.Equal(t, "1\n", b.must("exec", b.id, "sh", "-c", "cd /proc; echo 1"))
+	b.must("delete", "--force", b.id)
+	b.requireNothingLeft()
+}
+
 func TestFeatures(t *testing.T) {
 	b := newBundle(t, "true")
 	var f map[string]any

@@ -87,7 +87,7 @@ func removeCgroups(t *testing.T, name string) {
 		return nil
 	})
 	for _, dir := range slices.Backward(dirs) {
-		for err := syscall.Rmdir(dir); err == syscall.EBUSY; err = syscall.Rmdir(dir) { //nolint:errorlint // Rmdir gives the number itself
+		for err := syscall.Rmdir(dir); err == syscall.EBUSY; err = syscall.Rmdir(dir) {
 			continue
 		}
 	}

@@ -21,6 +21,8 @@ type Begun struct {
 	program *Program
 	done    int // so many operations are its first part
 	regs    []uintptr
+	// reportFile is what ReportTo was given.
+	reportFile *os.File
 	// told is where it says how far it is, until where it waits for being let go on: pipes, read end first.
 	told, until [2]int
 }
@@ -130,11 +132,14 @@ func (b *Begun) Wait() error {
 func (b *Begun) Continue() error {
 	defer b.closeFiles()
 	p := b.program
-	b.ops = slices.Concat([]op{
+	first := []op{
 		{"unshare descriptors", call{nr: unix.SYS_UNSHARE, args: [6]uintptr{unix.CLONE_FILES}}},
 		{"prctl PR_SET_PDEATHSIG", call{nr: unix.SYS_PRCTL, args: [6]uintptr{unix.PR_SET_PDEATHSIG, 0}}},
-		b.tell(),
-	}, p.closeOthers(), p.ops[b.done:])
+	}
+	if b.reportFile != nil {
+		first = append(first, op{"map the report", b.mapReport()})
+	}
+	b.ops = slices.Concat(append(first, b.tell()), p.closeOthers(), p.ops[b.done:])
 	regs := p.registers()
 	copy(regs, b.regs)
 	b.regs = regs
@@ -146,20 +151,31 @@ func (b *Begun) Continue() error {
 		return fmt.Errorf("let a process go on: %w", err)
 	}
 	// When it has descriptors of its own, ours can be closed.
-	return b.Wait()
-}
-
-// ReportTo has the process say in a file of this program's, from here on in its program, which step failed: somebody
-// else may want to know that, when this program has ended. See [ReadFailure].
-func (b *Begun) ReportTo(f *os.File) error {
-	size := os.Getpagesize()
-	if err := f.Truncate(int64(size)); err != nil {
+	if err := b.Wait(); err != nil || b.reportFile == nil {
 		return err
 	}
-	const access, how = unix.PROT_READ | unix.PROT_WRITE, unix.MAP_SHARED | unix.MAP_FIXED
-	page := uintptr(unsafe.Pointer(unsafe.SliceData(b.page))) // it takes the place of the one we have in common
-	b.program.call("map the report", unix.SYS_MMAP, page, uintptr(size), access, how, b.program.file(f), 0)
+	// The same for us, if we have a memory of our own.
+	m := b.mapReport()
+	if _, _, errno := unix.Syscall6(m.nr, m.args[0], m.args[1], m.args[2], m.args[3], m.args[4], m.args[5]); errno != 0 {
+		return fmt.Errorf("map the report: %w", errno)
+	}
 	return nil
+}
+
+// ReportTo has the process say in a file of this program's which step of the rest of its program failed: somebody else
+// may want to know that, when this program has ended. See [ReadFailure].
+func (b *Begun) ReportTo(f *os.File) error {
+	b.reportFile = f
+	return f.Truncate(int64(os.Getpagesize()))
+}
+
+// mapReport is the call that puts the file in the place of the page that we have in common. It comes before there are
+// limits of memory.
+func (b *Begun) mapReport() call {
+	page := uintptr(unsafe.Pointer(unsafe.SliceData(b.page)))
+	return call{nr: unix.SYS_MMAP, args: [6]uintptr{
+		page, uintptr(len(b.page)), unix.PROT_READ | unix.PROT_WRITE, unix.MAP_SHARED | unix.MAP_FIXED, b.program.file(b.reportFile), 0,
+	}}
 }
 
 // ReadFailure gives why the last step failed of a process that had [Begun.ReportTo], 0 if none has. Of a file that was

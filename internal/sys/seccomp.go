@@ -11,9 +11,12 @@ import (
 // SeccompNewListener has seccomp(2) give a descriptor that is asked about calls (seccomp_unotify(2)).
 const SeccompNewListener = unix.SECCOMP_FILTER_FLAG_NEW_LISTENER
 
+// SeccompFlags are the flags of seccomp(2) without their prefix, in the order of their bits: linux/seccomp.h.
+const SeccompFlags = "TSYNC LOG SPEC_ALLOW NEW_LISTENER TSYNC_ESRCH WAIT_KILLABLE_RECV"
+
 // SeccompFlag gives the bit of a flag of seccomp(2) ("SECCOMP_FILTER_FLAG_LOG").
 func SeccompFlag(name string) (uint, bool) {
-	bit, ok := indexOf(name, "SECCOMP_FILTER_FLAG_", "TSYNC LOG SPEC_ALLOW NEW_LISTENER TSYNC_ESRCH WAIT_KILLABLE_RECV")
+	bit, ok := indexOf(name, "SECCOMP_FILTER_FLAG_", SeccompFlags)
 	if name == "SECCOMP_FILTER_FLAG_NEW_LISTENER" || name == "SECCOMP_FILTER_FLAG_TSYNC_ESRCH" {
 		return 0, false // about what the call returns, which is not for others to decide
 	}
