@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/opencontainers/cgroups"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -15,12 +14,17 @@ import (
 // may have them in version 1. The kernel's own rules are not tested with it.
 func fakeUnified(t *testing.T, dirs ...string) hierarchies {
 	t.Helper()
-	cgroups.TestMode = true // files are made
-	t.Cleanup(func() { cgroups.TestMode = false })
 	root := t.TempDir()
+	const files = "memory.max memory.low memory.high cpu.weight cpu.max cpu.max.burst cpu.idle cpuset.cpus cpuset.mems " +
+		"pids.max io.max hugetlb.2MB.max rdma.max misc.max"
 	for _, dir := range append([]string{"."}, dirs...) {
 		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
 			t.Fatal(err)
+		}
+		for name := range strings.FieldsSeq(files) {
+			if err := os.WriteFile(filepath.Join(root, dir, name), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
 		}
 		for name, text := range map[string]string{
 			"cgroup.controllers": "cpuset cpu io memory hugetlb pids rdma misc\n", "cgroup.subtree_control": "memory\n", "memory.swap.max": "max",

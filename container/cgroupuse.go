@@ -12,10 +12,9 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/opencontainers/cgroups"
-	cgroup1 "github.com/opencontainers/cgroups/fs"
-	"github.com/opencontainers/cgroups/fs2"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/tarnfs/tarn/internal/cgroups"
 )
 
 // SetResources changes the limits of a container that runs; what resources does not name stays.
@@ -192,57 +191,17 @@ func Stats(path string) (*cgroups.Stats, error) {
 	if err != nil {
 		return nil, err
 	}
-	stats := cgroups.NewStats()
+	stats := &cgroups.Stats{Hugetlb: make(map[string]cgroups.MemoryEntry)}
 	if c.dir != "" {
-		m, err := fs2.NewManager(&cgroups.Cgroup{Resources: &cgroups.Resources{}}, c.dir)
-		if err != nil {
-			return nil, err
-		}
-		if stats, err = m.GetStats(); err != nil {
+		if stats, err = cgroups.Read(c.dir); err != nil {
 			return nil, err
 		}
 	}
-	if len(c.legacy) == 0 {
-		return stats, nil
-	}
-	return addLegacyStats(stats, c.legacy)
-}
-
-// addLegacyStats adds what the controllers of version 1 count.
-func addLegacyStats(stats *cgroups.Stats, legacy []legacyCgroup) (*cgroups.Stats, error) {
-	paths := make(map[string]string)
-	for _, l := range legacy {
+	dirs := make(map[string]string)
+	for _, l := range c.legacy {
 		for _, controller := range l.controllers {
-			paths[controller] = l.dir
+			dirs[controller] = l.dir
 		}
 	}
-	m, err := cgroup1.NewManager(&cgroups.Cgroup{Resources: &cgroups.Resources{}}, paths)
-	if err != nil {
-		return nil, err
-	}
-	more, err := m.GetStats()
-	if err != nil {
-		return nil, err
-	}
-	for controller := range paths {
-		switch controller {
-		case "cpu":
-			stats.CpuStats.ThrottlingData = more.CpuStats.ThrottlingData
-		case "cpuacct":
-			stats.CpuStats.CpuUsage = more.CpuStats.CpuUsage
-		case "memory":
-			stats.MemoryStats = more.MemoryStats
-		case "pids":
-			stats.PidsStats = more.PidsStats
-		case "blkio":
-			stats.BlkioStats = more.BlkioStats
-		case "cpuset":
-			stats.CPUSetStats = more.CPUSetStats
-		case "hugetlb":
-			stats.HugetlbStats = more.HugetlbStats
-		case "rdma":
-			stats.RdmaStats = more.RdmaStats
-		}
-	}
-	return stats, nil
+	return stats, cgroups.ReadLegacy(dirs, stats)
 }

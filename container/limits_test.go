@@ -322,7 +322,7 @@ func TestSetResources(t *testing.T) {
 				if slices.ContainsFunc(files, func(f limitFile) bool { return f.controller == "pids" }) {
 					stats, err := container.Stats(b.spec.Linux.CgroupsPath)
 					require.NoError(t, err)
-					require.GreaterOrEqual(t, stats.PidsStats.Current, uint64(4))
+					require.GreaterOrEqual(t, stats.Pids.Current, uint64(4))
 				}
 				require.NoError(t, container.RemoveCgroup(b.spec.Linux.CgroupsPath))
 				status, err := p.Wait()

@@ -2,7 +2,6 @@ package container
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -10,10 +9,9 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/opencontainers/cgroups"
-	"github.com/opencontainers/cgroups/fs"
-	"github.com/opencontainers/cgroups/fs2"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/tarnfs/tarn/internal/cgroups"
 )
 
 // controller is a cgroup controller: its name in version 2 ("" if that has none) and in version 1, and
@@ -124,26 +122,16 @@ func (l *limits) addUnified(h hierarchies, files map[string]string, available []
 
 // apply sets the limits of a cgroup that has the controllers.
 func (l *limits) apply(c *cgroup) error {
+	var err error
 	if len(l.controllers)+len(l.unified.Unified) > 0 {
-		m, err := fs2.NewManager(&cgroups.Cgroup{Resources: &cgroups.Resources{}}, c.dir)
-		if err == nil {
-			err = m.Set(&l.unified)
+		err = cgroups.Set(c.dir, &l.unified)
+	}
+	if err == nil && len(l.subsystems) > 0 {
+		dirs := make(map[string]string)
+		for _, name := range l.subsystems {
+			dirs[name] = c.legacyDir(name)
 		}
-		if err != nil {
-			return fmt.Errorf("set limits: %w", err)
-		}
-	}
-	if len(l.subsystems) == 0 {
-		return nil
-	}
-	paths := make(map[string]string)
-	for _, name := range l.subsystems {
-		paths[name] = c.legacyDir(name)
-	}
-	// The library makes what cpuset needs of the cgroups above; -1 moves no process.
-	m, err := fs.NewManager(&cgroups.Cgroup{Resources: &l.legacy}, paths)
-	if err == nil {
-		err = errors.Join(m.Apply(-1), m.Set(&l.legacy))
+		err = cgroups.SetLegacy(dirs, &l.legacy)
 	}
 	if err == nil && l.tcp != nil {
 		err = writeCgroup(c.legacyDir("memory")+tcpFile, strconv.FormatInt(*l.tcp, 10))
@@ -176,7 +164,6 @@ func fillCPU(to *cgroups.Resources, from *specs.LinuxResources) bool {
 		return false
 	}
 	set(&to.CpuShares, c.Shares)
-	to.CpuWeight = cgroups.ConvertCPUSharesToCgroupV2Value(to.CpuShares)
 	set(&to.CpuQuota, c.Quota)
 	set(&to.CpuPeriod, c.Period)
 	set(&to.CpuRtRuntime, c.RealtimeRuntime)
@@ -213,39 +200,20 @@ func fillIO(to *cgroups.Resources, from *specs.LinuxResources) bool {
 	}
 	set(&to.BlkioWeight, b.Weight)
 	set(&to.BlkioLeafWeight, b.LeafWeight)
-	for _, d := range b.WeightDevice {
-		var weight, leaf uint16
-		set(&weight, d.Weight)
-		set(&leaf, d.LeafWeight)
-		to.BlkioWeightDevice = append(to.BlkioWeightDevice, cgroups.NewWeightDevice(d.Major, d.Minor, weight, leaf))
-	}
-	any := to.BlkioWeight != 0 || to.BlkioLeafWeight != 0 || len(b.WeightDevice) > 0
-	for list, devices := range map[*[]*cgroups.ThrottleDevice][]specs.LinuxThrottleDevice{
-		&to.BlkioThrottleReadBpsDevice:   b.ThrottleReadBpsDevice,
-		&to.BlkioThrottleWriteBpsDevice:  b.ThrottleWriteBpsDevice,
-		&to.BlkioThrottleReadIOPSDevice:  b.ThrottleReadIOPSDevice,
-		&to.BlkioThrottleWriteIOPSDevice: b.ThrottleWriteIOPSDevice,
-	} {
-		for _, d := range devices {
-			*list = append(*list, cgroups.NewThrottleDevice(d.Major, d.Minor, d.Rate))
-			any = true
-		}
-	}
-	return any
+	to.BlkioWeightDevice = b.WeightDevice
+	to.BlkioThrottleReadBpsDevice, to.BlkioThrottleWriteBpsDevice = b.ThrottleReadBpsDevice, b.ThrottleWriteBpsDevice
+	to.BlkioThrottleReadIOPSDevice, to.BlkioThrottleWriteIOPSDevice = b.ThrottleReadIOPSDevice, b.ThrottleWriteIOPSDevice
+	return to.BlkioWeight != 0 || to.BlkioLeafWeight != 0 || len(b.WeightDevice) > 0 ||
+		len(b.ThrottleReadBpsDevice)+len(b.ThrottleWriteBpsDevice)+len(b.ThrottleReadIOPSDevice)+len(b.ThrottleWriteIOPSDevice) > 0
 }
 
 func fillHugetlb(to *cgroups.Resources, from *specs.LinuxResources) bool {
-	for _, l := range from.HugepageLimits {
-		to.HugetlbLimit = append(to.HugetlbLimit, &cgroups.HugepageLimit{Pagesize: l.Pagesize, Limit: l.Limit})
-	}
+	to.HugetlbLimit = from.HugepageLimits
 	return len(from.HugepageLimits) > 0
 }
 
 func fillRdma(to *cgroups.Resources, from *specs.LinuxResources) bool {
-	to.Rdma = make(map[string]cgroups.LinuxRdma)
-	for device, l := range from.Rdma {
-		to.Rdma[device] = cgroups.LinuxRdma{HcaHandles: l.HcaHandles, HcaObjects: l.HcaObjects}
-	}
+	to.Rdma = from.Rdma
 	return len(from.Rdma) > 0
 }
 
@@ -261,9 +229,7 @@ func fillNetPrio(to *cgroups.Resources, from *specs.LinuxResources) bool {
 	if from.Network == nil {
 		return false
 	}
-	for _, p := range from.Network.Priorities {
-		to.NetPrioIfpriomap = append(to.NetPrioIfpriomap, &cgroups.IfPrioMap{Interface: p.Name, Priority: int64(p.Priority)})
-	}
+	to.NetPrioIfpriomap = from.Network.Priorities
 	return len(from.Network.Priorities) > 0
 }
 
