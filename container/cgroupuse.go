@@ -14,7 +14,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
-	"github.com/tarnfs/tarn/internal/cgroups"
+	"github.com/tarnfs/tarn/container/cgroups"
 )
 
 // SetResources changes the limits of a container that runs; what resources does not name stays.

@@ -11,7 +11,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
-	"github.com/tarnfs/tarn/internal/cgroups"
+	"github.com/tarnfs/tarn/container/cgroups"
 )
 
 // controller is a cgroup controller: its name in version 2 ("" if that has none) and in version 1, and

@@ -44,17 +44,17 @@ func (e *Engine) ContainerUsage(ctx context.Context, key string) (*ContainerUsag
 	if err != nil {
 		return nil, err
 	}
-	u.CPU = time.Duration(stats.CpuStats.CpuUsage.TotalUsage)
-	u.Memory, u.MemoryLimit = stats.MemoryStats.Usage.Usage, stats.MemoryStats.Usage.Limit
+	u.CPU = time.Duration(stats.CPU.Usage.Total)
+	u.Memory, u.MemoryLimit = stats.Memory.Usage.Usage, stats.Memory.Usage.Limit
 	for _, name := range []string{"inactive_file", "total_inactive_file"} { // as Docker does, for version 2 and 1
-		if cache := stats.MemoryStats.Stats[name]; cache < u.Memory {
+		if cache := stats.Memory.Raw[name]; cache < u.Memory {
 			u.Memory -= cache
 		}
 	}
 	if total := machineMemory(); u.MemoryLimit == 0 || u.MemoryLimit > total {
 		u.MemoryLimit = total
 	}
-	u.Processes = stats.PidsStats.Current
+	u.Processes = stats.Pids.Current
 	if u.Processes == 0 || u.Memory == 0 { // without a limit of it, it may not be counted
 		pids, err := container.Processes(cgroupPath(c.ID))
 		if err != nil {
@@ -65,7 +65,7 @@ func (e *Engine) ContainerUsage(ctx context.Context, key string) (*ContainerUsag
 			u.Memory = processMemory(pids)
 		}
 	}
-	for _, entry := range stats.BlkioStats.IoServiceBytesRecursive {
+	for _, entry := range stats.Blkio.ServiceBytes {
 		switch strings.ToLower(entry.Op) {
 		case "read":
 			u.BlockRead += entry.Value

@@ -1,7 +1,6 @@
 package ociruntime
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +9,8 @@ import (
 	"path/filepath"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/tarnfs/tarn/internal/fastjson"
 )
 
 // maxConfig bounds what is read of a configuration.
@@ -25,7 +26,7 @@ func readSpec(path string) (spec *specs.Spec, text []byte, err error) {
 		return nil, nil, err
 	}
 	spec = &specs.Spec{}
-	if err := json.Unmarshal(text, spec); err != nil {
+	if err := fastjson.Unmarshal(text, spec); err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return spec, text, nil

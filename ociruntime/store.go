@@ -7,7 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
+	"strings"
 	"syscall"
 	"time"
 
@@ -66,7 +66,11 @@ func (h *held) file(name string) string { return filepath.Join(h.path, name) }
 
 func checkID(id string) error {
 	const longest = 1024
-	if len(id) > longest || id == "." || id == ".." || !regexp.MustCompile(`^[\w+.-]+$`).MatchString(id) {
+	const more = "_+.-"
+	strange := func(c rune) bool {
+		return (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') && !strings.ContainsRune(more, c)
+	}
+	if len(id) > longest || id == "" || id == "." || id == ".." || strings.ContainsFunc(id, strange) {
 		return fmt.Errorf("invalid container ID %q: want letters, digits and _ + . -", id)
 	}
 	return nil

@@ -3,13 +3,14 @@
 package atomicfile
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -150,7 +151,7 @@ const maxSideBySide = 16
 
 // Entomb is the first half of Bury, and leaves the rest to [Collect]. It says where it is now.
 func Entomb(path, dir string) (grave string, err error) {
-	grave = filepath.Join(dir, tempPrefix+rand.Text())
+	grave = filepath.Join(dir, tempPrefix+strconv.FormatUint(rand.Uint64(), 36))
 	return grave, os.Rename(path, grave)
 }
 

@@ -56,6 +56,10 @@ type call struct {
 func (p *Program) Close() { p.release() }
 
 func (p *Program) call(step string, nr uintptr, args ...uintptr) *op {
+	if p.ops == nil {
+		const usual = 256 // of a container's process
+		p.ops = make([]op, 0, usual)
+	}
 	o := op{step: step, call: call{nr: nr}}
 	copy(o.args[:], args)
 	p.ops = append(p.ops, o)

@@ -34,7 +34,7 @@ func fake(t *testing.T) string {
 	for name, text := range map[string]string{"cpuset.cpus": "0-3", "cpuset.mems": "0"} {
 		require.NoError(t, os.WriteFile(filepath.Join(parent, name), []byte(text), 0o600))
 	}
-	for _, file := range strings.Fields(fakeFiles) {
+	for file := range strings.FieldsSeq(fakeFiles) {
 		name, text, _ := strings.Cut(file, "=")
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 	}
