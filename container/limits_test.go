@@ -179,10 +179,10 @@ func TestCountedWithoutLimits(t *testing.T) {
 	}
 	stats, err := container.Stats(b.spec.Linux.CgroupsPath)
 	require.NoError(t, err)
-	require.NotZero(t, stats.CpuStats.CpuUsage.TotalUsage)
+	require.NotZero(t, stats.CPU.Usage.Total)
 	if legacyDir(b, "memory") != "" || slices.Contains(unified(t), "memory") {
-		require.NotZero(t, stats.MemoryStats.Usage.Usage)
-		require.NotZero(t, stats.PidsStats.Current)
+		require.NotZero(t, stats.Memory.Usage.Usage)
+		require.NotZero(t, stats.Pids.Current)
 	}
 }
 

@@ -44,7 +44,7 @@ type limits struct {
 
 	legacy     cgroups.Resources
 	subsystems []string // those of version 1
-	// tcp is a limit of the memory of TCP's buffers, which version 1 alone has, and the library not.
+	// tcp is a limit of the memory of TCP's buffers, which version 1 alone has.
 	tcp *int64
 }
 
