@@ -176,19 +176,26 @@ func stackedLayers(t *testing.T) []at.Layer {
 func TestLayersWithWhiteoutsAreWhatUmociUnpacks(t *testing.T) {
 	testenv.RequireRoot(t)
 	umoci := testenv.NewTool(t, "umoci", nil)
-	layout := at.Layout(map[string]at.Image{"1": at.NewImage("stacked", stackedLayers(t)...)}, "1")
+	layers := stackedLayers(t)
+	repeated := []at.Layer{layers[3], layers[0], layers[2], layers[1], layers[0], layers[2], layers[1], layers[3]}
+	layout := at.Layout(map[string]at.Image{"1": at.NewImage("stacked", layers...), "2": at.NewImage("repeated", repeated...)}, "1", "2")
 	dir := layout.Dir(t)
-	bundle := filepath.Join(testenv.TempDir(t), "bundle")
-	umoci("unpack", "--image", dir+":1", bundle)
-	want := filepath.Join(bundle, "rootfs")
-	require.NoFileExists(t, filepath.Join(want, "opaque", "deep"), "umoci knows whiteouts")
-	require.FileExists(t, filepath.Join(want, "kept", "gone"))
+	want := map[string]string{}
+	for _, tag := range []string{"1", "2"} {
+		bundle := filepath.Join(testenv.TempDir(t), "bundle")
+		umoci("unpack", "--image", dir+":"+tag, bundle)
+		want[tag] = filepath.Join(bundle, "rootfs")
+	}
+	require.NoFileExists(t, filepath.Join(want["1"], "opaque", "deep"), "umoci knows whiteouts")
+	require.FileExists(t, filepath.Join(want["1"], "kept", "gone"))
 
 	drivers(t, func(t *testing.T, e *engine.Engine) {
 		loaded := load(t, e, writeFile(t, "stacked.tar", layout.Tar(t)))
 		require.Equal(t, "stacked:1", loaded[0].Names[0].Familiar())
-		n := treecmp.Equal(t, want, mounted(t, e, "stacked:1"), treecmp.Options{})
-		require.Greater(t, n, 50)
+		for tag, tree := range want {
+			n := treecmp.Equal(t, tree, mounted(t, e, "stacked:"+tag), treecmp.Options{})
+			require.Greater(t, n, 50)
+		}
 	})
 }
 

@@ -22,13 +22,17 @@ func (l lowers) close() {
 	}
 }
 
-// openLowers has the driver make the layers available. The caller closes them.
+// openLowers has the driver make the layers available, each once: where a layer comes again further up, it
+// hides the lower one in full, and overlayfs does not take a directory twice. The caller closes them.
 func (e *Engine) openLowers(ctx context.Context, config *image.Config) (lowers, error) {
 	if os.Geteuid() != 0 {
 		return nil, fmt.Errorf("mount layers: %w", os.ErrPermission) // before anything is tried
 	}
 	dirs := make(lowers, 0, len(config.RootFS.DiffIDs)+1) // room for an init layer
-	for _, diffID := range slices.Backward(config.RootFS.DiffIDs) {
+	for i, diffID := range slices.Backward(config.RootFS.DiffIDs) {
+		if slices.Contains(config.RootFS.DiffIDs[i+1:], diffID) {
+			continue
+		}
 		l, err := e.Store.Layer(diffID)
 		if err != nil {
 			dirs.close()
