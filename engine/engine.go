@@ -68,5 +68,5 @@ func Drivers() []string { return []string{rootfs.Auto, rootfs.Erofs, rootfs.Dirs
 
 // driverLayer says where a layer is, in the driver's terms.
 func driverLayer(l store.Layer) rootfs.Layer {
-	return rootfs.Layer{DiffID: string(l.DiffID), Dir: l.Dir(), Open: l.OpenTar}
+	return rootfs.Layer{DiffID: string(l.DiffID), Dir: l.Dir(), Tmp: l.Tmp(), Open: l.OpenTar}
 }

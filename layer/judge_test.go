@@ -121,7 +121,7 @@ func storeLayer(t testing.TB, tarPath string) rootfs.Layer {
 	id := sha256.Sum256([]byte(tarPath)) // a name is enough here, and some tars are huge
 	indexPath := filepath.Join(dir, "index.erofs")
 	l := rootfs.Layer{
-		DiffID: hex.EncodeToString(id[:]), Dir: dir,
+		DiffID: hex.EncodeToString(id[:]), Dir: dir, Tmp: dir,
 		Open: func() (*holes.Tar, error) { return holes.OpenPlain(tarPath, indexPath) },
 	}
 	index, err := os.OpenFile(indexPath, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)

@@ -7,20 +7,19 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/tarnfs/tarn/internal/atomicfile"
 	"github.com/tarnfs/tarn/internal/sys"
 	"github.com/tarnfs/tarn/layer"
 )
 
 // dirsDriver extracts each layer once into $TARN_ROOT/layers/<diffID>/root, for kernels and file
 // systems that cannot mount an index over a tar.
-type dirsDriver struct{}
+type dirsDriver struct {
+	others erofsDriver // an earlier command may have had that driver
+}
 
-// The extracted tree has the first name while it may be incomplete, and the second when it and
-// all its contents are on the disk.
-const (
-	partialTree = "root.partial"
-	wholeTree   = "root"
-)
+// wholeTree is the name of the extracted tree. It has it when it and all its contents are on the disk.
+const wholeTree = "root"
 
 func (*dirsDriver) Name() string { return Dirs }
 
@@ -43,11 +42,8 @@ func (*dirsDriver) Locate(l Layer) (driver, path string) {
 	return Dirs, filepath.Join(l.Dir, wholeTree)
 }
 
-// Release has nothing to do: the tree lies in the layer's own directory and goes with it.
-func (*dirsDriver) Release(l Layer) error {
-	_, err := l.hexID()
-	return err
-}
+// Release leaves the tree, which lies in the layer's own directory and goes with it.
+func (d *dirsDriver) Release(l Layer) error { return d.others.Release(l) }
 
 // extractOnce extracts a layer unless another process did so while this one waited for the lock,
 // which is the layer's directory's.
@@ -60,43 +56,37 @@ func extractOnce(ctx context.Context, l Layer) error {
 	if err := sys.Flock(ctx, dir, true); err != nil {
 		return err
 	}
-	root, err := os.OpenRoot(sys.FDPath(dir))
+	whole := filepath.Join(l.Dir, wholeTree)
+	if _, err := os.Lstat(whole); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	// What a process that dies leaves there is collected like everything else.
+	tree, err := atomicfile.MkdirTemp(l.Tmp)
 	if err != nil {
 		return err
 	}
-	defer drop(root)
-	if _, err := root.Lstat(wholeTree); !errors.Is(err, os.ErrNotExist) {
-		return err
+	defer drop(tree)
+	if err := extractInto(ctx, tree, l); err != nil {
+		return errors.Join(err, os.RemoveAll(tree.Name()))
 	}
-	// A process that died left it; nobody alive can be at work in it, since we have the lock.
-	if err := root.RemoveAll(partialTree); err != nil {
-		return err
-	}
-	if err := extractInto(ctx, root, l); err != nil {
-		return errors.Join(err, root.RemoveAll(partialTree))
-	}
-	if err := sys.Syncfs(dir); err != nil {
-		return err
-	}
-	if err := root.Rename(partialTree, wholeTree); err != nil {
-		return err
+	if err := os.Rename(tree.Name(), whole); err != nil {
+		return errors.Join(err, os.RemoveAll(tree.Name()))
 	}
 	return dir.Sync()
 }
 
-func extractInto(ctx context.Context, root *os.Root, l Layer) error {
+// extractInto returns when the disk has all of it.
+func extractInto(ctx context.Context, tree *os.File, l Layer) error {
 	tar, err := l.Open()
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrBadLayer, err)
 	}
 	defer drop(tar)
-	if err := root.Mkdir(partialTree, 0o755); err != nil {
+	if err := tree.Chmod(0o755); err != nil { // unless the tar has another mode for it
 		return err
 	}
-	tree, err := root.Open(partialTree)
-	if err != nil {
+	if err := layer.Extract(ctx, tar, tree, layer.ExtractOptions{}); err != nil {
 		return err
 	}
-	defer drop(tree)
-	return layer.Extract(ctx, tar, tree, layer.ExtractOptions{})
+	return sys.Syncfs(tree)
 }

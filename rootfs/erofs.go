@@ -216,5 +216,5 @@ func (d *autoDriver) Locate(l Layer) (driver, path string) {
 }
 
 func (d *autoDriver) Release(l Layer) error {
-	return errors.Join(d.mounts.Release(l), d.extracts.Release(l))
+	return d.extracts.Release(l) // which looks for mounts, too
 }

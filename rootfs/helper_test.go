@@ -95,7 +95,7 @@ func storeEntries(t testing.TB, root string, entries ...entry) rootfs.Layer {
 
 // layerIn is the layer whose files lie in the directory dir, named by its diffID.
 func layerIn(dir string) rootfs.Layer {
-	l := rootfs.Layer{DiffID: "sha256:" + filepath.Base(dir), Dir: dir}
+	l := rootfs.Layer{DiffID: "sha256:" + filepath.Base(dir), Dir: dir, Tmp: filepath.Dir(dir)}
 	l.Open = func() (*holes.Tar, error) { return holes.OpenPlain(tarPath(l), indexPath(l)) }
 	return l
 }

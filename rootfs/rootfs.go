@@ -41,6 +41,7 @@ var (
 type Layer struct {
 	DiffID string // the SHA-256 of the uncompressed tar: 64 hexadecimal digits, "sha256:" may precede
 	Dir    string // the layer's own directory in the store; the dirs driver keeps its tree there
+	Tmp    string // on the same file system, where package atomicfile makes and collects what is not finished
 	// Open opens the layer's tar and its index, whose extra devices are the tar's. It is called
 	// only when they are needed.
 	Open func() (*holes.Tar, error)
@@ -65,8 +66,8 @@ type Driver interface {
 	// driver that does: one which chooses gives the one it chose. Nothing need be there yet.
 	Locate(l Layer) (driver, path string)
 
-	// Release takes back what Mount left on the host outside the store's own directories, so that
-	// the store may remove the layer. Containers that run on it go on undisturbed: their overlay
+	// Release takes back what Mount, of this driver or of another with the same directory, left on the host
+	// outside the store's own directories, so that the store may remove the layer. Containers that run on it go on undisturbed: their overlay
 	// holds the tree, and the disk space is free when the last of them ends. A layer that is not
 	// mounted is no error.
 	Release(l Layer) error
@@ -87,9 +88,9 @@ func NewDriver(name, run string) (Driver, error) {
 	case Erofs:
 		return &erofsDriver{run: run}, nil
 	case Dirs:
-		return &dirsDriver{}, nil
+		return &dirsDriver{others: erofsDriver{run: run}}, nil
 	case Auto, "":
-		return &autoDriver{mounts: &erofsDriver{run: run}, extracts: &dirsDriver{}}, nil
+		return &autoDriver{mounts: &erofsDriver{run: run}, extracts: &dirsDriver{others: erofsDriver{run: run}}}, nil
 	}
 	return nil, fmt.Errorf("storage driver %q: unknown: use %s, %s or %s", name, Auto, Erofs, Dirs)
 }

@@ -73,7 +73,7 @@ func (c *Census) checkOwn(o Object, dir *os.Root, path string) (m *holes.Map, ok
 	}
 	for _, name := range names {
 		switch name.Name() {
-		case fileTar, fileBlocks, fileHoles, fileIndex, fileContents, fileSums, "root", "root.partial":
+		case fileTar, fileBlocks, fileHoles, fileIndex, fileContents, fileSums, "root":
 		default:
 			c.partFault(o, filepath.Join(path, name.Name()), errStranger)
 		}

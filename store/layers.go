@@ -34,6 +34,9 @@ type Layer struct {
 // Dir gives the layer's directory.
 func (l Layer) Dir() string { return l.dir }
 
+// Tmp gives the store's directory for what is not finished.
+func (l Layer) Tmp() string { return l.store.path(dirTmp) }
+
 // IndexPath gives the path of the EROFS index, whose extra devices are those of the tar.
 func (l Layer) IndexPath() string { return filepath.Join(l.dir, fileIndex) }
 
