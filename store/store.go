@@ -53,7 +53,7 @@ const (
 	dirPartial    = "partial"
 	dirPins       = "pins"
 	dirEntries    = "entries"
-	dirRemnants   = "remnants" // made by the first removal that leaves one
+	dirRemnants   = "remnants" // there from the beginning: a full disk has no room for it when it is needed
 	dirRecipes    = "recipes"
 	fileVersion   = "version"
 	fileLock      = "lock"
@@ -115,7 +115,7 @@ func (s *Store) initialize() error {
 	if err := s.refuseStrangers(); err != nil {
 		return err
 	}
-	for _, dir := range []string{dirTmp, dirBlobs, dirLayers, dirImages, dirContainers, dirNames, dirInit} {
+	for _, dir := range []string{dirTmp, dirBlobs, dirLayers, dirImages, dirContainers, dirNames, dirInit, dirRemnants} {
 		if err := os.MkdirAll(s.path(dir), 0o700); err != nil {
 			return err
 		}
@@ -178,10 +178,7 @@ func (s *Store) Exclusive(ctx context.Context) (*Lock, error) {
 }
 
 func (s *Store) lock(ctx context.Context, exclusive bool) (*Lock, error) {
-	f, err := os.OpenFile(s.path(fileLock), os.O_RDWR|os.O_CREATE, 0o600)
-	if errors.Is(err, syscall.EROFS) { // what is there can be read all the same
-		f, err = os.Open(s.path(fileLock))
-	}
+	f, err := s.openLock(fileLock)
 	if err != nil {
 		return nil, fmt.Errorf("lock store: %w", err)
 	}
@@ -192,6 +189,19 @@ func (s *Store) lock(ctx context.Context, exclusive bool) (*Lock, error) {
 		return nil, fmt.Errorf("lock store: %w", err)
 	}
 	return &Lock{file: f, exclusive: exclusive}, nil
+}
+
+// openLock opens a file to be locked. On a disk that cannot be written, where it may be missing, nobody is kept
+// from anything.
+func (s *Store) openLock(name string) (*os.File, error) {
+	f, err := os.OpenFile(s.path(name), os.O_RDWR|os.O_CREATE, 0o600)
+	if !errors.Is(err, syscall.EROFS) {
+		return f, err
+	}
+	if f, err = os.Open(s.path(name)); errors.Is(err, fs.ErrNotExist) {
+		f, err = os.Open(s.path(fileVersion))
+	}
+	return f, err
 }
 
 // Unlock gives the lock up. Doing so twice is harmless.
@@ -216,7 +226,7 @@ func (l *Lock) check(exclusive bool) error {
 
 // withNames runs change under the names lock.
 func (s *Store) withNames(change func() error) error {
-	f, err := os.OpenFile(s.path(fileNamesLock), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := s.openLock(fileNamesLock)
 	if err != nil {
 		return fmt.Errorf("lock names: %w", err)
 	}
