@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -104,8 +105,24 @@ func complain(w io.Writer, err error) {
 	if message == "" {
 		return
 	}
-	if errors.Is(err, os.ErrPermission) && os.Geteuid() != 0 {
-		message += " (tarn needs root: try sudo)"
+	if todo := advice(err); todo != "" {
+		message += " (" + todo + ")"
 	}
 	fmt.Fprintln(w, "tarn: "+message)
+}
+
+// advice says what to do about an error of the system's, if there is something to say.
+func advice(err error) string {
+	switch {
+	case errors.Is(err, os.ErrPermission) && os.Geteuid() != 0:
+		return "tarn needs root: try sudo"
+	case errors.Is(err, syscall.ENOSPC):
+		return "see 'df' and 'df -i', what takes room with 'tarn df', and what can go with 'tarn prune --dry-run'"
+	case errors.Is(err, syscall.EDQUOT):
+		return "see what takes room with 'tarn df', and what can go with 'tarn prune --dry-run'"
+	case errors.Is(err, syscall.EIO):
+		return "the kernel's log may say why: dmesg"
+	default:
+		return ""
+	}
 }
