@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 BASE := base/image/base.tar.zst
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test lint fuzz damage power stress bench clean help
+.PHONY: build demo test lint fuzz damage crash power stress bench clean help
 
 build: $(BASE) ## Build bin/tarn, one static binary with the default image in it; bin/tarn-monitor, bin/tarn-runtime
 	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/tarn ./cmd/tarn-monitor ./cmd/tarn-runtime
@@ -30,6 +30,9 @@ fuzz: ## Run each fuzz target for FUZZTIME (20s)
 
 damage: ## Damage a store in DAMAGE (1200) ways: all must be found, and mended (as root)
 	TARN_DAMAGE_CASES=$(or $(DAMAGE),1200) go test -count=1 -timeout=0 -run TestDamageIsFoundAndMended -v ./engine
+
+crash: ## Kill commands at, and fail, each of their system calls that change a disk; and fill disks (as root)
+	TARN_FAULT_POINTS=$(or $(CRASH),all) go test -count=1 -timeout=0 -run 'TestKilledAtEachCall|TestErrorsAtEachCall|TestFullDisks' -v ./engine
 
 power: ## Cut the power POWER (250) times on ext4, and on xfs, while commands run: all must be there again (as root)
 	TARN_POWER_CUTS=$(or $(POWER),250) go test -count=1 -timeout=0 -run TestPowerCuts -v ./cmd/tarn
