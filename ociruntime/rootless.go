@@ -78,7 +78,7 @@ func (r *runtime) innerProgram() (*innerProgram, error) {
 		return nil, err
 	}
 	// Where the states are is told, for root would have them elsewhere.
-	args := append([]string{os.Args[0], "--root", r.root}, r.args...)
+	args := append([]string{Name, "--root", r.root}, r.args...) // by that name it is the runtime, whatever it is else
 	return &innerProgram{path, args, append(os.Environ(), fmt.Sprintf("%s=%d", rootlessEnv, os.Geteuid()))}, nil
 }
 
