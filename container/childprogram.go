@@ -191,7 +191,7 @@ func (m *maker) capabilities() (c capabilities, err error) {
 		}
 	}
 	c.admin, _ = sys.ParseCaps([]string{"CAP_SYS_ADMIN"})
-	allowed := c.kernel // what the kernel does not know, nobody has: see Warnings
+	allowed := c.own // what the kernel does not know, nobody has, and what we have not, we cannot give: see Warnings
 	if m.tree.noDevices {
 		// Who can make the node of a disk could read it.
 		mknod, _ := sys.ParseCaps([]string{"CAP_MKNOD"})

@@ -16,8 +16,8 @@ import (
 // carried out is an error of Start.
 func Warnings(spec *specs.Spec) (warnings []error) {
 	if spec.Process != nil {
-		if names := unknownCaps(spec.Process.Capabilities); len(names) > 0 {
-			warnings = append(warnings, fmt.Errorf("nobody can have what this host does not know: %s", strings.Join(names, ", ")))
+		if names := ungranted(spec); len(names) > 0 {
+			warnings = append(warnings, fmt.Errorf("capabilities that nobody can be given here: %s", strings.Join(names, ", ")))
 		}
 	}
 	for _, m := range spec.Mounts {
@@ -47,17 +47,22 @@ func memoryWarnings(m *specs.LinuxMemory) (warnings []error) {
 	return warnings
 }
 
-// unknownCaps gives the names of capabilities that the running kernel does not have, sorted.
-func unknownCaps(c *specs.LinuxCapabilities) []string {
+// ungranted gives the names of capabilities that the running kernel does not know, or that this program has not and so
+// cannot give, sorted. In a user namespace of its own the container's root has all.
+func ungranted(spec *specs.Spec) []string {
+	c := spec.Process.Capabilities
 	if c == nil {
 		return nil
 	}
+	grantable, err := sys.PermittedCaps()
+	if spec.Linux != nil && hasNamespace(spec, specs.UserNamespace) {
+		grantable, err = sys.KernelCaps()
+	}
 	all := slices.Concat(c.Bounding, c.Effective, c.Permitted, c.Inheritable, c.Ambient)
 	slices.Sort(all)
-	kernel, err := sys.KernelCaps()
 	return slices.DeleteFunc(slices.Compact(all), func(name string) bool {
 		set, unknown := sys.ParseCaps([]string{name})
-		return len(unknown) == 0 && (err != nil || set&kernel != 0)
+		return len(unknown) == 0 && (err != nil || set&grantable != 0)
 	})
 }
 
