@@ -7,12 +7,12 @@ import (
 	"os"
 	"strings"
 	"syscall"
+	"time"
 
-	"github.com/coreos/go-systemd/v22/dbus"
-	godbus "github.com/godbus/dbus/v5"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/tarnfs/tarn/container"
+	"github.com/tarnfs/tarn/internal/dbus"
 	"github.com/tarnfs/tarn/internal/sys"
 )
 
@@ -73,7 +73,7 @@ func (s *scope) start(ctx context.Context) (path string, err error) {
 			err = errors.Join(fmt.Errorf("systemd unit %s: %w", s.name, err), s.close())
 		}
 	}()
-	conn, err := dbus.NewWithContext(ctx)
+	conn, err := dbus.Dial(ctx, "/run/systemd/private") // systemd's own, for root
 	if err != nil {
 		return "", err
 	}
@@ -81,15 +81,9 @@ func (s *scope) start(ctx context.Context) (path string, err error) {
 	if err := s.ask(ctx, conn); err != nil {
 		return "", err
 	}
-	group, err := conn.GetUnitTypePropertyContext(ctx, s.name, "Scope", "ControlGroup")
-	if err != nil {
-		return "", err
+	if !strings.HasPrefix(s.group, "/") {
+		return "", fmt.Errorf("its cgroup is %q", s.group)
 	}
-	text, ok := group.Value.Value().(string)
-	if !ok || !strings.HasPrefix(text, "/") {
-		return "", fmt.Errorf("its cgroup is %v", group.Value)
-	}
-	s.group = text
 	// A cgroup with others in it has no processes of its own.
 	return s.group + "/container", container.AddProcess(s.waitingGroup(), s.waiting.Pid)
 }
@@ -114,29 +108,69 @@ func (s *scope) wait() error {
 	return nil
 }
 
-// ask has systemd start the unit; the same properties as runc's.
+// systemd is called at its manager, and by the interfaces of org.freedesktop.systemd1(5).
+const (
+	systemdName = "org.freedesktop.systemd1"
+	manager     = "/org/freedesktop/systemd1"
+)
+
+// ask has systemd start the unit, with the same properties as runc's, and waits until it runs.
 func (s *scope) ask(ctx context.Context, conn *dbus.Conn) error {
-	property := func(name string, value any) dbus.Property {
-		return dbus.Property{Name: name, Value: godbus.MakeVariant(value)}
-	}
-	properties := []dbus.Property{
-		dbus.PropDescription("tarn container " + s.name), dbus.PropSlice(s.slice),
-		property("PIDs", []uint32{uint32(s.waiting.Pid)}), property("Delegate", true), property("DefaultDependencies", false),
-		property("CPUAccounting", true), property("MemoryAccounting", true), property("IOAccounting", true), property("TasksAccounting", true),
-	}
-	result := make(chan string, 1)
-	if _, err := conn.StartTransientUnitContext(ctx, s.name, "replace", properties, result); err != nil {
+	if _, err := conn.Call(systemdName, manager, systemdName+".Manager", "StartTransientUnit", "ssa(sv)a(sa(sv))", s.unit()); err != nil {
 		return err
 	}
-	select {
-	case how := <-result:
-		if how != "done" {
-			return fmt.Errorf("its start: %s", how)
-		}
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	var name dbus.Body
+	name.String(s.name)
+	unit, err := conn.Call(systemdName, manager, systemdName+".Manager", "GetUnit", "s", name)
+	if err != nil {
+		return err
 	}
+	property := func(iface, name string) (string, error) {
+		var body dbus.Body
+		body.String(systemdName + iface)
+		body.String(name)
+		return conn.Call(systemdName, unit, "org.freedesktop.DBus.Properties", "Get", "ss", body)
+	}
+	for {
+		switch state, err := property(".Unit", "ActiveState"); {
+		case err != nil:
+			return err
+		case state == "active":
+			s.group, err = property(".Scope", "ControlGroup")
+			return err
+		case state == "failed":
+			return errors.New("it has failed to start: see systemctl status")
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// unit is what StartTransientUnit takes.
+func (s *scope) unit() dbus.Body {
+	var b dbus.Body
+	property := func(name, kind string, value func()) {
+		b.Struct()
+		b.String(name)
+		b.Signature(kind)
+		value()
+	}
+	b.String(s.name)
+	b.String("replace")
+	b.Array(8, func() {
+		property("Description", "s", func() { b.String("tarn container " + s.name) })
+		property("Slice", "s", func() { b.String(s.slice) })
+		property("PIDs", "au", func() { b.Array(4, func() { b.Uint32(uint32(s.waiting.Pid)) }) })
+		for _, name := range []string{"Delegate", "CPUAccounting", "MemoryAccounting", "IOAccounting", "TasksAccounting"} {
+			property(name, "b", func() { b.Bool(true) })
+		}
+		property("DefaultDependencies", "b", func() { b.Bool(false) })
+	})
+	b.Array(8, func() {}) // no other units
+	return b
 }
 
 // close ends the process that waited; nil needs none. A unit without a process ends by itself.
