@@ -46,5 +46,10 @@ func leaveNamespaces() error {
 	}
 	defer first.Close()
 	sys.Umask(0o022)
-	return sys.JoinNamespaces(first, sys.NewMount|sys.NewNet|sys.NewUTS|sys.NewIPC|sys.NewCgroup|sys.NewPID)
+	err = sys.JoinNamespaces(first, sys.NewMount|sys.NewNet|sys.NewUTS|sys.NewIPC|sys.NewCgroup|sys.NewPID)
+	if errors.Is(err, sys.ErrnoPermission) && sys.InUserNamespace() {
+		// Only the machine's root may go back to the machine's own. What stays needs none of those but mounts.
+		return sys.JoinNamespaces(first, sys.NewMount)
+	}
+	return err
 }

@@ -154,6 +154,9 @@ func (c *cgroup) makeLegacy(h hierarchies, name, controller string) error {
 			break
 		}
 	}
+	if mayNot(err) {
+		err = fmt.Errorf("limits need a cgroup of one's own: %w", err)
+	}
 	return err
 }
 

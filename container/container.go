@@ -75,6 +75,9 @@ type Config struct {
 	// SubCgroups are for [Join]: cgroups below the container's that the process is to be in, which are there, by the names
 	// of controllers of version 1; that of "" is for version 2, and for all that are not named and have it.
 	SubCgroups map[string]string
+	// Ready are mounts that are attached nowhere, by the destinations of bind mounts in the specification: they
+	// stand for the sources of those. [Container.Start] closes them.
+	Ready map[string]*os.File
 	// KeepKeyring leaves the process this program's session keyring.
 	KeepKeyring bool
 }
@@ -168,6 +171,26 @@ func (c *Container) MakeMounts() {
 	}
 }
 
+// UserNamespace gives the container's user namespace, when it is made; nil if it has none of its own. What
+// belongs to the container's users can be made with it before Start. The caller closes it.
+func (c *Container) UserNamespace() (*os.File, error) {
+	type made struct {
+		file *os.File
+		err  error
+	}
+	result := make(chan made, 1)
+	c.orders <- func(m *maker) {
+		if m.err != nil || m.namespaces.user == nil {
+			result <- made{nil, m.err}
+			return
+		}
+		file, err := os.Open(sys.FDPath(m.namespaces.user.file))
+		result <- made{file, err}
+	}
+	r := <-result
+	return r.file, r.err
+}
+
 // Start puts the file system together, runs the hooks that come before the program (all but poststart
 // and poststop, and startContainer's if Config.Hold is set), and executes the program. When it returns without error,
 // the program is running (execve has succeeded). When it fails or ctx ends first, nothing is left
@@ -186,7 +209,7 @@ func (c *Container) Start(ctx context.Context, cfg Config) (*Process, error) {
 	if slices.ContainsFunc(c.spec.Mounts, isBind) {
 		c.awaitOrders()
 	}
-	sources, err := cloneSources(c.spec)
+	sources, err := c.cloneSources(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -211,6 +234,20 @@ func (c *Container) awaitOrders() {
 	done := make(chan struct{})
 	c.orders <- func(*maker) { close(done) }
 	<-done
+}
+
+func (c *Container) cloneSources(cfg Config) (sources, error) {
+	var users *os.File
+	if slices.ContainsFunc(c.spec.Mounts, wantsUsers) {
+		var err error
+		if users, err = c.UserNamespace(); err != nil {
+			return nil, err
+		}
+		if users != nil {
+			defer users.Close()
+		}
+	}
+	return cloneSources(c.spec, cfg.Ready, users)
 }
 
 type started struct {

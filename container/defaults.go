@@ -1,12 +1,16 @@
 package container
 
 import (
+	"cmp"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/tarnfs/tarn/internal/sys"
 )
 
 // DefaultPath is where programs are looked for when the environment has no PATH, as Docker sets it.
@@ -109,8 +113,33 @@ func DefaultReadonlyPaths() []string {
 func DefaultSysctls() map[string]string {
 	return map[string]string{
 		"net.ipv4.ip_unprivileged_port_start": "0",
-		"net.ipv4.ping_group_range":           "0 2147483647",
+		"net.ipv4.ping_group_range":           "0 " + strconv.FormatUint(uint64(lastGroup()), 10),
 	}
+}
+
+// lastGroup is the last group of those that follow 0 without a gap: the kernel takes only groups that there are,
+// and in a user namespace not all are.
+func lastGroup() uint32 {
+	const last = 1<<31 - 1
+	if !sys.InUserNamespace() {
+		return last
+	}
+	text, err := os.ReadFile("/proc/self/gid_map")
+	if err != nil {
+		return 0
+	}
+	groups, err := parseIDMap(string(text))
+	if err != nil {
+		return 0
+	}
+	slices.SortFunc(groups, func(a, b specs.LinuxIDMapping) int { return cmp.Compare(a.ContainerID, b.ContainerID) })
+	next := uint32(0)
+	for _, g := range groups {
+		if g.ContainerID == next {
+			next += g.Size
+		}
+	}
+	return min(max(next, 1)-1, last)
 }
 
 // DefaultDeviceRules allow the devices every container has and making any node, and nothing else.

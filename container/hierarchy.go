@@ -184,3 +184,23 @@ func checkCgroupName(name string) error {
 func mayNot(err error) bool {
 	return errors.Is(err, fs.ErrPermission) || isReadOnly(err)
 }
+
+// HasLegacyController tells whether a controller is bound to a hierarchy of version 1.
+func HasLegacyController(name string) bool {
+	h, err := findHierarchies()
+	return err == nil && h.legacyOf(name) != nil
+}
+
+// LimitsSwap tells whether swap can be limited: kernels may lack that.
+func LimitsSwap() bool {
+	h, err := findHierarchies()
+	if err != nil {
+		return false
+	}
+	if l := h.legacyOf("memory"); l != nil {
+		_, err = os.Stat(l.mount + "/memory.memsw.limit_in_bytes")
+	} else {
+		_, err = os.Stat("/proc/swaps")
+	}
+	return err == nil
+}

@@ -3,6 +3,7 @@ package container
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -51,16 +52,23 @@ func (m idMap) check(name string) error {
 	return nil
 }
 
-// mapIDs gives a bind mount other owners (mount_setattr(2), MOUNT_ATTR_IDMAP).
-func mapIDs(mount *os.File, m specs.Mount, o mountOptions, l *specs.Linux) error {
+// wantsUsers tells whether a mount is to have the owners of the container's users.
+func wantsUsers(m specs.Mount) bool {
+	return len(m.UIDMappings)+len(m.GIDMappings) == 0 && (slices.Contains(m.Options, "idmap") || slices.Contains(m.Options, "ridmap"))
+}
+
+// mapIDs gives a bind mount other owners (mount_setattr(2), MOUNT_ATTR_IDMAP): those of its own mappings, or
+// those of the container's users.
+func mapIDs(mount *os.File, m specs.Mount, o mountOptions, users *os.File) error {
 	uids, gids := idMap(m.UIDMappings), idMap(m.GIDMappings)
 	if len(uids)+len(gids) == 0 {
 		if !o.idmap {
 			return nil
 		}
-		if uids, gids = l.UIDMappings, l.GIDMappings; len(uids)+len(gids) == 0 {
+		if users == nil {
 			return fmt.Errorf("%w: an idmap mount without mappings needs a user namespace with mappings", ErrSpec)
 		}
+		return sys.MapMountIDs(mount, o.idmapTree, users)
 	}
 	if err := uids.check("uidMappings"); err != nil {
 		return err
@@ -68,12 +76,7 @@ func mapIDs(mount *os.File, m specs.Mount, o mountOptions, l *specs.Linux) error
 	if err := gids.check("gidMappings"); err != nil {
 		return err
 	}
-	h, err := sys.HoldNamespaces(0, nil, uids.String(), gids.String(), "")
-	if err != nil {
-		return err
-	}
-	defer h.Close()
-	ns, err := h.Open(sys.NewUser)
+	ns, err := newUserNamespace(uids, gids)
 	if err != nil {
 		return err
 	}

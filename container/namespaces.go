@@ -168,3 +168,17 @@ func (n *namespaces) enter(spec *specs.Spec) error {
 func hasNamespace(spec *specs.Spec, t specs.LinuxNamespaceType) bool {
 	return slices.ContainsFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == t })
 }
+
+// OpenNamespace opens a namespace of a process, for [specs.LinuxNamespace.Path].
+func OpenNamespace(pid int, kind specs.LinuxNamespaceType) (*os.File, error) {
+	name := string(kind)
+	switch kind {
+	case specs.NetworkNamespace:
+		name = "net"
+	case specs.MountNamespace:
+		name = "mnt"
+	default:
+	}
+	f, err := sys.OpenNamespace(fmt.Sprintf("/proc/%d/ns/%s", pid, name), namespaceKinds()[kind])
+	return f, ended(err)
+}

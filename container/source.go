@@ -31,14 +31,20 @@ func (s sources) close() {
 }
 
 // cloneSources makes the bind mounts of a specification, in the caller's mount namespace: only
-// there are they related to the host's mounts, whose events those that propagate are to see.
-func cloneSources(spec *specs.Spec) (_ sources, err error) {
+// there are they related to the host's mounts, whose events those that propagate are to see. users is the
+// container's user namespace, or nil.
+func cloneSources(spec *specs.Spec, ready map[string]*os.File, users *os.File) (_ sources, err error) {
 	all := make(sources, len(spec.Mounts))
 	for i, m := range spec.Mounts {
 		if !isBind(m) || slices.Contains(m.Options, "remount") {
 			continue
 		}
-		if all[i], err = cloneSource(m, spec.Linux); err != nil {
+		if f := ready[m.Destination]; f != nil {
+			all[i], err = readySource(m, f)
+		} else {
+			all[i], err = cloneSource(m, users)
+		}
+		if err != nil {
 			all.close()
 			return nil, fmt.Errorf("mount %s: %w", m.Destination, err)
 		}
@@ -46,7 +52,7 @@ func cloneSources(spec *specs.Spec) (_ sources, err error) {
 	return all, nil
 }
 
-func cloneSource(m specs.Mount, l *specs.Linux) (*source, error) {
+func cloneSource(m specs.Mount, users *os.File) (*source, error) {
 	o := parseOptions(m.Options)
 	if !filepath.IsAbs(m.Source) {
 		return nil, fmt.Errorf("%w: the source %q is not an absolute path", ErrSpec, m.Source)
@@ -67,7 +73,7 @@ func cloneSource(m specs.Mount, l *specs.Linux) (*source, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = mapIDs(mount, m, o, l)
+	err = mapIDs(mount, m, o, users)
 	if err == nil {
 		err = applyOptions(mount, o)
 	}
@@ -76,6 +82,16 @@ func cloneSource(m specs.Mount, l *specs.Linux) (*source, error) {
 		return nil, err
 	}
 	return &source{mount: mount, kind: node.Type == sys.TypeDir}, nil
+}
+
+// readySource takes a mount that is attached nowhere as it is. It is not the caller's to close any more.
+func readySource(m specs.Mount, mount *os.File) (*source, error) {
+	o := parseOptions(m.Options)
+	node, err := sys.StatNode(mount)
+	if err == nil {
+		err = applyOptions(mount, o)
+	}
+	return &source{mount: mount, kind: node.Type == sys.TypeDir}, err
 }
 
 // applyOptions gives a bind mount its attributes and propagation.

@@ -32,6 +32,12 @@ func namespaceOfSysctl(name string) (specs.LinuxNamespaceType, bool) {
 	}
 }
 
+// NamespaceOfSysctl tells which namespace a sysctl belongs to, by the name that people use; false for one of
+// the whole machine.
+func NamespaceOfSysctl(name string) (specs.LinuxNamespaceType, bool) {
+	return namespaceOfSysctl(sysctlPath(name))
+}
+
 // sysctlPath gives the file of a sysctl below /proc/sys. Names with a slash in them have dots
 // inside their parts ("net/ipv4/conf/eth0.1/forwarding").
 func sysctlPath(name string) string {

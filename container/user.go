@@ -54,6 +54,29 @@ func LookupUser(root *os.File, name string) (u specs.User, home string, err erro
 	return u, found.Home, nil
 }
 
+// LookupGroups gives the IDs of groups by name or number, as [LookupUser] does.
+func LookupGroups(root *os.File, names []string) ([]uint32, error) {
+	if len(names) == 0 {
+		return nil, nil
+	}
+	group, err := readUserFile(root, "etc/group")
+	if err != nil {
+		return nil, err
+	}
+	ids, err := user.GetAdditionalGroups(names, group)
+	if err != nil {
+		return nil, err
+	}
+	var gids []uint32
+	for _, id := range ids {
+		if id < 0 || id > maxID {
+			return nil, fmt.Errorf("groups %q: %w: ID %d of the image's group file", names, user.ErrRange, id)
+		}
+		gids = append(gids, uint32(id))
+	}
+	return gids, nil
+}
+
 // maxID is the largest user or group ID Docker takes.
 const maxID = 1<<31 - 1
 

@@ -209,3 +209,29 @@ func (u *userNamespace) mapOptions(data [][2]string) ([][2]string, error) {
 	}
 	return data, nil
 }
+
+// newUserNamespace makes a user namespace that nobody is in. It lives while somebody has it open.
+func newUserNamespace(uids, gids idMap) (*os.File, error) {
+	h, err := sys.HoldNamespaces(0, nil, uids.String(), gids.String(), "")
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	return h.Open(sys.NewUser)
+}
+
+// MappingsOf gives how the users of a process's user namespace are mapped to ours.
+func MappingsOf(pid int) (uids, gids []specs.LinuxIDMapping, err error) {
+	for file, to := range map[string]*[]specs.LinuxIDMapping{"uid_map": &uids, "gid_map": &gids} {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, file))
+		if err != nil {
+			return nil, nil, ended(err)
+		}
+		m, err := parseIDMap(string(text))
+		if err != nil {
+			return nil, nil, err
+		}
+		*to = m
+	}
+	return uids, gids, nil
+}

@@ -17,7 +17,7 @@ import (
 // What lies in root and in the sources is hostile, and may be changed by another container meanwhile: each
 // mount goes to what was opened below root, never to a path (CVE-2026-41568).
 func View(root *os.File, spec *specs.Spec) (tree *os.File, err error) {
-	binds, err := cloneSources(spec)
+	binds, err := cloneSources(spec, nil, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -40,6 +40,8 @@ type Change struct {
 type ChangesOptions struct {
 	// Exclude names paths from the root ("etc/hosts") that are left out with all below them.
 	Exclude []string
+	// Owner is as in [PackOptions].
+	Owner func(uid, gid uint32) (uint32, uint32)
 }
 
 // Changes tells what differs between src.Lower and the merged tree, in bytewise order of paths. It is
@@ -52,8 +54,8 @@ func Changes(ctx context.Context, src PackSource, opts ChangesOptions) ([]Change
 		return nil, err
 	}
 	defer top.close()
-	walk.tellHidden = true
-	c := &changes{kinds: make(map[string]ChangeKind)}
+	walk.tellHidden, walk.owner = true, opts.Owner
+	c := &changes{walk: walk, kinds: make(map[string]ChangeKind)}
 	if err := walk.directory(ctx, top, func(s *step) error { return c.step(ctx, s) }); err != nil {
 		return nil, err
 	}
@@ -61,6 +63,7 @@ func Changes(ctx context.Context, src PackSource, opts ChangesOptions) ([]Change
 }
 
 type changes struct {
+	walk  *walk
 	kinds map[string]ChangeKind
 }
 
@@ -97,7 +100,7 @@ func (c *changes) step(ctx context.Context, s *step) error {
 		}
 		return err
 	}
-	kind, err := compare(ctx, s)
+	kind, err := c.compare(ctx, s)
 	if err != nil {
 		return fmt.Errorf("compare %q: %w", "/"+s.path, err)
 	}
@@ -108,7 +111,7 @@ func (c *changes) step(ctx context.Context, s *step) error {
 }
 
 // compare says how a file differs from the one below; 0: it doesn't.
-func compare(ctx context.Context, s *step) (ChangeKind, error) {
+func (c *changes) compare(ctx context.Context, s *step) (ChangeKind, error) {
 	if s.parent.lower == nil {
 		return Added, nil
 	}
@@ -120,14 +123,14 @@ func compare(ctx context.Context, s *step) (ChangeKind, error) {
 		return 0, err
 	}
 	defer handle.Close()
-	below, err := describe(handle, false)
+	below, err := c.walk.describe(handle, false)
 	if err != nil {
 		return 0, err
 	}
 	if below.stat.IsWhiteout() {
 		return Added, nil
 	}
-	if !sameMetadata(s, below) {
+	if !c.walk.sameMetadata(s, below) {
 		return Changed, nil
 	}
 	same, err := sameContents(ctx, s, below)
@@ -138,19 +141,19 @@ func compare(ctx context.Context, s *step) (ChangeKind, error) {
 }
 
 // sameMetadata compares all that is not in the contents, for directories without the time.
-func sameMetadata(a, b *step) bool {
+func (w *walk) sameMetadata(a, b *step) bool {
 	x, y := &a.stat, &b.stat
 	same := x.Mode == y.Mode && x.UID == y.UID && x.GID == y.GID &&
 		x.RdevMajor == y.RdevMajor && x.RdevMinor == y.RdevMinor &&
 		(x.IsDir() || x.Size == y.Size && x.Sec == y.Sec && x.Nsec == y.Nsec)
-	return same && slices.EqualFunc(shown(a.xattrs), shown(b.xattrs), func(a, b tarfile.Xattr) bool {
+	return same && slices.EqualFunc(w.shown(a.xattrs), w.shown(b.xattrs), func(a, b tarfile.Xattr) bool {
 		return a.Name == b.Name && bytes.Equal(a.Value, b.Value)
 	})
 }
 
 // shown leaves out what overlayfs shows in one view and hides in another.
-func shown(xattrs []tarfile.Xattr) []tarfile.Xattr {
-	return slices.DeleteFunc(slices.Clone(xattrs), func(x tarfile.Xattr) bool { return strings.HasPrefix(x.Name, xattrOverlay) })
+func (w *walk) shown(xattrs []tarfile.Xattr) []tarfile.Xattr {
+	return slices.DeleteFunc(slices.Clone(xattrs), func(x tarfile.Xattr) bool { return strings.HasPrefix(x.Name, w.marks.overlay) })
 }
 
 // sameContents compares two files of the same kind and size.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	gopath "path" // the package has a type of that name
 
@@ -17,6 +18,9 @@ import (
 // ExtractOptions of Extract. The zero value is right for a layer.
 type ExtractOptions struct {
 	Limits Limits
+	// UserNamespace makes what root of a user namespace can make, for overlayfs with the option "userxattr":
+	// devices are left out, and attributes that only the machine's root can set.
+	UserNamespace bool
 }
 
 // Extract makes files, in the empty directory dir, of the tar of a layer: the same tree that an
@@ -29,13 +33,17 @@ func Extract(ctx context.Context, tar *holes.Tar, dir *os.File, opts ExtractOpti
 	if err != nil {
 		return err
 	}
-	return Materialize(ctx, tree, tar, dir)
+	return materialize(ctx, tree, tar, dir, opts.UserNamespace)
 }
 
 // Materialize makes files, in the empty directory dir, of a tree that was scanned from tar. Extract
 // says the rest. Every name is made and reached below dir through directory descriptors that
 // follow no link.
 func Materialize(ctx context.Context, tree *Tree, tar *holes.Tar, dir *os.File) error {
+	return materialize(ctx, tree, tar, dir, false)
+}
+
+func materialize(ctx context.Context, tree *Tree, tar *holes.Tar, dir *os.File, userNamespace bool) error {
 	if err := tree.place(tar.Map); err != nil {
 		return err
 	}
@@ -44,20 +52,22 @@ func Materialize(ctx context.Context, tree *Tree, tar *holes.Tar, dir *os.File) 
 		return err
 	}
 	defer root.Close()
-	m := &materializer{devices: tar.Devices, root: root, names: make(map[*erofs.Inode]int), first: make(map[*erofs.Inode]string)}
+	m := &materializer{devices: tar.Devices, root: root, userNamespace: userNamespace, names: make(map[*erofs.Inode]int), first: make(map[*erofs.Inode]string)}
 	m.countNames(tree.Root)
 	if err := m.entries(ctx, root, "", tree.Root); err != nil {
 		return err
 	}
-	return wrapPath(".", setMetadata(root, tree.Root))
+	return wrapPath(".", m.setMetadata(root, tree.Root))
 }
 
 type materializer struct {
-	devices  []*os.File // what extents point into
-	root     *os.File
-	names    map[*erofs.Inode]int    // how many names a file has
-	first    map[*erofs.Inode]string // the first of several names
-	copySlow bool                    // the kernel does not copy from the tar by itself
+	devices []*os.File // what extents point into
+	root    *os.File
+	names   map[*erofs.Inode]int    // how many names a file has
+	first   map[*erofs.Inode]string // the first of several names
+	// userNamespace is as in [ExtractOptions].
+	userNamespace bool
+	copySlow      bool // the kernel does not copy from the tar by itself
 }
 
 func (m *materializer) countNames(dir *erofs.Inode) {
@@ -88,7 +98,11 @@ func (m *materializer) entry(ctx context.Context, dir *os.File, dirPath string, 
 		return m.directory(ctx, dir, at, e)
 	}
 	if first, ok := m.first[e.Inode]; ok {
-		return wrapPath(at, m.link(first, dir, e.Name))
+		err := m.link(first, dir, e.Name)
+		if m.userNamespace && errors.Is(err, fs.ErrNotExist) {
+			return nil // a device that was left out
+		}
+		return wrapPath(at, err)
 	}
 	if m.names[e.Inode] > 1 {
 		m.first[e.Inode] = at
@@ -110,7 +124,7 @@ func (m *materializer) directory(ctx context.Context, dir *os.File, at string, e
 	if err := m.entries(ctx, made, at, e.Inode); err != nil {
 		return err
 	}
-	return wrapPath(at, setMetadata(made, e.Inode))
+	return wrapPath(at, m.setMetadata(made, e.Inode))
 }
 
 func (m *materializer) link(first string, dir *os.File, name string) error {
@@ -124,6 +138,13 @@ func (m *materializer) link(first string, dir *os.File, name string) error {
 
 func (m *materializer) file(dir *os.File, e erofs.Entry) error {
 	inode := e.Inode
+	switch inode.Mode & erofs.ModeType {
+	case erofs.ModeChar, erofs.ModeBlock:
+		if m.userNamespace && !isWhiteoutInode(inode) {
+			return nil
+		}
+	default:
+	}
 	switch inode.Mode & erofs.ModeType {
 	case erofs.ModeRegular:
 		return m.regular(dir, e)
@@ -142,7 +163,7 @@ func (m *materializer) file(dir *os.File, e erofs.Entry) error {
 		return err
 	}
 	defer made.Close()
-	return setMetadata(made, inode)
+	return m.setMetadata(made, inode)
 }
 
 func (m *materializer) regular(dir *os.File, e erofs.Entry) (err error) {
@@ -163,7 +184,7 @@ func (m *materializer) regular(dir *os.File, e erofs.Entry) (err error) {
 			return err
 		}
 	}
-	return setMetadata(f, e.Inode)
+	return m.setMetadata(f, e.Inode)
 }
 
 func (m *materializer) copyExtent(f *os.File, extent erofs.Extent) error {
@@ -187,11 +208,16 @@ func (m *materializer) copyExtent(f *os.File, extent erofs.Extent) error {
 
 // setMetadata gives a file all that an inode has but its contents. The order matters: chown takes
 // away set-user-ID bits and capabilities, and an ACL changes permission bits.
-func setMetadata(f *os.File, inode *erofs.Inode) error {
+func (m *materializer) setMetadata(f *os.File, inode *erofs.Inode) error {
 	if err := sys.ChownFile(f, inode.UID, inode.GID); err != nil {
 		return err
 	}
 	for _, x := range inode.Xattrs {
+		if m.userNamespace {
+			if x.Name = inUserNamespace(x.Name); x.Name == "" {
+				continue
+			}
+		}
 		if err := sys.SetHandleXattr(f, x.Name, x.Value); err != nil {
 			return err
 		}

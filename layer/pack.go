@@ -34,6 +34,8 @@ type PackSource struct {
 	// Merged is the whole overlay. It is looked at for renamed directories and for files of which
 	// the upper has just the metadata, and may be nil where there are none.
 	Merged *os.File
+	// UserXattrs says that the overlay was mounted with "userxattr".
+	UserXattrs bool
 }
 
 // PackOptions of Pack and PackTree.
@@ -41,7 +43,8 @@ type PackOptions struct {
 	// SourceDateEpoch replaces all later modification times
 	// (https://reproducible-builds.org/specs/source-date-epoch/). nil: they stay.
 	SourceDateEpoch *time.Time
-	// Owner changes the owners that the tar says; nil: they stay.
+	// Owner says who owns what shows these owners in the tree as it is seen, and not in an upper, if that
+	// is somebody else: files may be shown with other owners than they have on the disk.
 	Owner func(uid, gid uint32) (uint32, uint32)
 	// Exclude names paths from the root ("etc/hosts") that are left out with all below them.
 	Exclude []string
@@ -62,8 +65,9 @@ func Pack(ctx context.Context, w io.Writer, src PackSource, opts PackOptions) er
 		return err
 	}
 	defer top.close()
+	walk.owner = opts.Owner
 	p := newPacker(w, opts)
-	if err := p.changedRoot(ctx, src, top); err != nil {
+	if err := p.changedRoot(ctx, walk, src, top); err != nil {
 		return err
 	}
 	if err := walk.directory(ctx, top, func(s *step) error { return p.layerStep(ctx, s) }); err != nil {
@@ -82,11 +86,13 @@ func PackTree(ctx context.Context, w io.Writer, dir *os.File, opts PackOptions) 
 	}
 	defer top.close()
 	p := newPacker(w, opts)
-	root, err := describe(top.dir, true)
+	root, err := walk.describe(top.dir, true)
 	if err != nil {
 		return err
 	}
 	root.path, root.parent, root.sub = ".", top, top
+	walk.owner = opts.Owner
+	walk.own(root)
 	if err := p.node(ctx, root); err != nil {
 		return err
 	}
@@ -99,8 +105,8 @@ func PackTree(ctx context.Context, w io.Writer, dir *os.File, opts PackOptions) 
 // changedRoot has the root written first if it is not as below, or else as soon as anything is:
 // overlayfs takes what its root directory is from the topmost layer alone, and a root that has no
 // entry in a layer is nobody's.
-func (p *packer) changedRoot(ctx context.Context, src PackSource, top *level) error {
-	root, err := describe(top.dir, false)
+func (p *packer) changedRoot(ctx context.Context, w *walk, src PackSource, top *level) error {
+	root, err := w.describe(top.dir, false)
 	if err != nil {
 		return err
 	}
@@ -108,12 +114,12 @@ func (p *packer) changedRoot(ctx context.Context, src PackSource, top *level) er
 	if src.Lower == nil {
 		return p.node(ctx, root)
 	}
-	below, err := describe(top.lower, false)
+	below, err := w.describe(top.lower, false)
 	if err != nil {
 		return err
 	}
 	sameTime := root.stat.Sec == below.stat.Sec && root.stat.Nsec == below.stat.Nsec
-	if sameTime && sameMetadata(root, below) {
+	if sameTime && w.sameMetadata(root, below) {
 		p.root = root
 		return nil
 	}

@@ -21,7 +21,6 @@ type packer struct {
 	tar   *tarfile.Writer
 	root  *step // to be written before the first entry
 	epoch *time.Time
-	owner func(uid, gid uint32) (uint32, uint32)
 	names map[identity]string // the first name of each file that has several
 	buf   []byte
 	zeros []byte // a block of a sparse file
@@ -38,7 +37,7 @@ type identity struct {
 func newPacker(w io.Writer, opts PackOptions) *packer {
 	out := bufio.NewWriterSize(w, 64<<10)
 	return &packer{
-		out: out, tar: tarfile.NewWriter(out), epoch: opts.SourceDateEpoch, owner: opts.Owner,
+		out: out, tar: tarfile.NewWriter(out), epoch: opts.SourceDateEpoch,
 		names: make(map[identity]string),
 		buf:   make([]byte, 256<<10), zeros: make([]byte, sparseUnit),
 	}
@@ -116,9 +115,6 @@ func (p *packer) header(s *step) *tarfile.Header {
 	h := &tarfile.Header{
 		Name: s.path, Mode: s.stat.Mode & 0o7777, UID: s.stat.UID, GID: s.stat.GID,
 		Sec: s.stat.Sec, Nsec: s.stat.Nsec, Xattrs: s.xattrs,
-	}
-	if p.owner != nil {
-		h.UID, h.GID = p.owner(h.UID, h.GID)
 	}
 	if p.epoch != nil && time.Unix(h.Sec, int64(h.Nsec)).After(*p.epoch) {
 		h.Sec, h.Nsec = p.epoch.Unix(), uint32(p.epoch.Nanosecond()) //nolint:gosec // below 1e9.

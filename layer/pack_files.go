@@ -11,7 +11,7 @@ import (
 // part of it, except for the file systems that show the kernel. handle may be opened with O_PATH;
 // what changes meanwhile is as for [Pack].
 func PackFiles(ctx context.Context, w io.Writer, handle *os.File, name string, opts PackOptions) error {
-	walk := &walk{exclude: setOf(opts.Exclude), mounts: true}
+	walk := &walk{exclude: setOf(opts.Exclude), mounts: true, owner: opts.Owner}
 	p := newPacker(w, opts)
 	visit := func(s *step) error { return p.node(ctx, s) }
 	if name != "." {

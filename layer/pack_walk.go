@@ -86,8 +86,11 @@ func (l *level) lowerHas(name string) (bool, error) {
 type walk struct {
 	merged  *os.File
 	exclude map[string]bool
+	marks   markNames
 	// mounts: what is mounted below belongs to the tree, but for the kernel's own file systems.
 	mounts bool
+	// owner says who owns what shows these owners in the tree as it is seen; nil: they do.
+	owner func(uid, gid uint32) (uint32, uint32)
 	// tellHidden: visit what opaque and replaced directories hide.
 	tellHidden bool
 }
@@ -105,13 +108,14 @@ func newWalk(src PackSource, exclude []string) (*walk, *level, error) {
 			return nil, nil, err
 		}
 	}
-	m, _, err := readAttributes(top.dir, false)
+	w := &walk{merged: src.Merged, exclude: setOf(exclude), marks: marksOf(src.UserXattrs)}
+	m, _, err := w.readAttributes(top.dir, false)
 	if err != nil {
 		top.close()
 		return nil, nil, err
 	}
 	top.xwhiteouts = m.xwhiteouts
-	return &walk{merged: src.Merged, exclude: setOf(exclude)}, top, nil
+	return w, top, nil
 }
 
 func newTreeWalk(dir *os.File, exclude []string) (*walk, *level, error) {
@@ -217,9 +221,12 @@ func (w *walk) handle(ctx context.Context, s *step, handle *os.File, visit func(
 			return err
 		}
 	}
-	found, err := describe(handle, l.plain)
+	found, err := w.describe(handle, l.plain)
 	if err != nil {
 		return fmt.Errorf("%q: %w", "/"+s.path, err)
+	}
+	if l.plain {
+		w.own(found)
 	}
 	found.name, found.path, found.parent = s.name, s.path, l
 	s = found
@@ -242,6 +249,13 @@ func (w *walk) handle(ctx context.Context, s *step, handle *os.File, visit func(
 		return err
 	}
 	return w.directory(ctx, s.sub, visit)
+}
+
+// own gives a file of the tree as it is seen its true owner.
+func (w *walk) own(s *step) {
+	if w.owner != nil {
+		s.stat.UID, s.stat.GID = w.owner(s.stat.UID, s.stat.GID)
+	}
 }
 
 func isSocket(s *step) bool { return s.stat.Type() == erofs.ModeSocket }
@@ -349,12 +363,12 @@ type marks struct {
 
 // describe reads all about a file that is not in its contents. plain: its attributes are as its
 // users see them, not as overlayfs stores them.
-func describe(handle *os.File, plain bool) (*step, error) {
+func (w *walk) describe(handle *os.File, plain bool) (*step, error) {
 	st, err := sys.StatFile(handle)
 	if err != nil {
 		return nil, err
 	}
-	m, xattrs, err := readAttributes(handle, plain)
+	m, xattrs, err := w.readAttributes(handle, plain)
 	if err != nil {
 		return nil, err
 	}
@@ -364,7 +378,7 @@ func describe(handle *os.File, plain bool) (*step, error) {
 // xattrLabel is the host's label, not the file's: every host has its own policy.
 const xattrLabel = "security.selinux"
 
-func readAttributes(handle *os.File, plain bool) (m marks, kept []tarfile.Xattr, err error) {
+func (w *walk) readAttributes(handle *os.File, plain bool) (m marks, kept []tarfile.Xattr, err error) {
 	names, err := sys.HandleXattrs(handle)
 	if err != nil {
 		return m, nil, err
@@ -380,9 +394,9 @@ func readAttributes(handle *os.File, plain bool) (m marks, kept []tarfile.Xattr,
 		if !ok {
 			continue
 		}
-		mark, ours := strings.CutPrefix(name, xattrOverlay)
-		if after, escaped := strings.CutPrefix(name, xattrEscape); escaped && !plain {
-			name = xattrOverlay + after
+		mark, ours := strings.CutPrefix(name, w.marks.overlay)
+		if after, escaped := strings.CutPrefix(name, w.marks.escape); escaped && !plain {
+			name = w.marks.overlay + after
 		} else if ours && !plain {
 			m.note(mark, value)
 			continue

@@ -30,6 +30,35 @@ const (
 	xattrEscape  = "trusted.overlay.overlay."
 )
 
+// markNames are what the attributes begin with by which overlayfs notes things, and what those of other users
+// are shown as that begin so.
+type markNames struct{ overlay, escape string }
+
+// marksOf gives the names on this machine, or in a user namespace, where overlayfs is mounted with the option
+// "userxattr".
+func marksOf(user bool) markNames {
+	if user {
+		return markNames{"user.overlay.", "user.overlay.overlay."}
+	}
+	return markNames{xattrOverlay, xattrEscape}
+}
+
+// inUserNamespace gives the name that an attribute of a layer has where only a user namespace's root can set
+// it; "" for one that cannot be had there.
+func inUserNamespace(name string) string {
+	marks := marksOf(true)
+	switch {
+	case name == XattrOpaque, name == XattrOrigin:
+		return marks.overlay + strings.TrimPrefix(name, xattrOverlay)
+	case strings.HasPrefix(name, "trusted."):
+		return ""
+	case strings.HasPrefix(name, marks.overlay):
+		return marks.escape + strings.TrimPrefix(name, marks.overlay)
+	default:
+		return name
+	}
+}
+
 func isMetadata(name string) bool { return strings.HasPrefix(name, metadataPrefix) }
 
 func newWhiteout() *erofs.Inode {

@@ -85,7 +85,7 @@ func extractInto(ctx context.Context, tree *os.File, l Layer) error {
 	if err := tree.Chmod(0o755); err != nil { // unless the tar has another mode for it
 		return err
 	}
-	if err := layer.Extract(ctx, tar, tree, layer.ExtractOptions{}); err != nil {
+	if err := layer.Extract(ctx, tar, tree, layer.ExtractOptions{UserNamespace: sys.InUserNamespace()}); err != nil {
 		return err
 	}
 	return sys.Syncfs(tree)

@@ -80,17 +80,21 @@ func copyXattrs(to, from *os.File, rename func(string) string) error {
 	return nil
 }
 
-const (
-	overlayXattr = "trusted.overlay."
-	escapedXattr = "trusted.overlay.overlay."
-)
+// overlayXattr begins the names of the attributes in which overlayfs notes things.
+func overlayXattr() string {
+	if sys.InUserNamespace() {
+		return "user.overlay."
+	}
+	return "trusted.overlay."
+}
 
 // escapeXattr is for attributes seen through an overlay mount. It keeps an image's own from steering
 // overlayfs: in a layer they have one "overlay." more, which overlayfs takes away again
 // (Documentation/filesystems/overlayfs.rst, "Nesting overlayfs mounts").
 func escapeXattr(name string) string {
-	if rest, ok := strings.CutPrefix(name, overlayXattr); ok {
-		return escapedXattr + rest
+	prefix := overlayXattr()
+	if rest, ok := strings.CutPrefix(name, prefix); ok {
+		return prefix + "overlay." + rest
 	}
 	return name
 }
@@ -98,7 +102,8 @@ func escapeXattr(name string) string {
 // keepEscaped is for attributes seen in a layer: those that overlayfs put there about the layer are
 // left out.
 func keepEscaped(name string) string {
-	if strings.HasPrefix(name, overlayXattr) && !strings.HasPrefix(name, escapedXattr) {
+	prefix := overlayXattr()
+	if strings.HasPrefix(name, prefix) && !strings.HasPrefix(name, prefix+"overlay.") {
 		return ""
 	}
 	return name

@@ -27,11 +27,17 @@ type OverlayOptions struct {
 	// Run is $TARN_RUN. Below it lie the empty directories that fill up a stack which is too short
 	// for the kernel, and the mount point that kernels before 6.8 need for a moment.
 	Run string
+	// Owners, if it is not nil, are those by whom all layers were mapped.
+	Owners *Owners
 }
 
 // options are the same for every stack, whatever the kernel was built to do by default;
 // docs/adr/overlay-options.md says why.
 func options() [][2]string {
+	if sys.InUserNamespace() {
+		// What overlayfs notes in attributes that users can set themselves it must not believe for these two.
+		return [][2]string{{"userxattr", ""}, {"redirect_dir", "nofollow"}, {"metacopy", "off"}, {"index", "off"}, {"nfs_export", "off"}, {"xino", "auto"}}
+	}
 	return [][2]string{
 		{"redirect_dir", "on"},
 		{"metacopy", "on"},
@@ -62,14 +68,24 @@ func Overlay(lowers []*os.File, upper, work *os.File, opts OverlayOptions) (*os.
 	if len(lowers) > MaxLowers {
 		return nil, fmt.Errorf("overlay of %d layers: %w: the kernel stacks at most %d", len(lowers), ErrTooManyLayers, MaxLowers)
 	}
-	mount, err := overlay(lowers, upper, work, opts)
-	if errors.Is(err, syscall.EINVAL) && !hasLowerdirPlus() {
-		mount, err = legacyOverlay(lowers, upper, work, opts)
+	mountIt := stack
+	if opts.Owners != nil {
+		mountIt = opts.Owners.overlay
 	}
+	mount, err := mountIt(lowers, upper, work, opts)
 	if err != nil {
 		return nil, fmt.Errorf("overlay of %d layers: %w", len(lowers), err)
 	}
 	return mount, nil
+}
+
+// stack makes the overlay in the way that this kernel knows.
+func stack(lowers []*os.File, upper, work *os.File, opts OverlayOptions) (*os.File, error) {
+	mount, err := overlay(lowers, upper, work, opts)
+	if errors.Is(err, syscall.EINVAL) && !hasLowerdirPlus() {
+		return legacyOverlay(lowers, upper, work, opts)
+	}
+	return mount, err
 }
 
 // MergedView gives, read-only, what a container with that upper sees, without mounting the upper
@@ -97,7 +113,12 @@ func overlay(lowers []*os.File, upper, work *os.File, opts OverlayOptions) (*os.
 	}
 	defer fs.Close()
 	for _, o := range append(options(), [2]string{"source", "overlay"}) {
-		if err := fs.String(o[0], o[1]); err != nil {
+		if o[1] == "" {
+			err = fs.Flag(o[0])
+		} else {
+			err = fs.String(o[0], o[1])
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -150,8 +171,9 @@ func (s *directorySetter) set(key string, dir *os.File) error {
 // visible leaves out the layers below one whose root directory is opaque, an attribute that
 // overlayfs does not look at on roots.
 func visible(lowers []*os.File) ([]*os.File, error) {
+	prefix := overlayXattr()
 	for i, lower := range lowers {
-		opaque, err := sys.GetXattr(lower, overlayXattr+"opaque")
+		opaque, err := sys.GetXattr(lower, prefix+"opaque")
 		if err != nil {
 			return nil, err
 		}
@@ -199,7 +221,7 @@ func legacyOverlay(lowers []*os.File, upper, work *os.File, opts OverlayOptions)
 func legacyData(lowers []*os.File, upper, work *os.File, opts OverlayOptions) string {
 	var fields, dirs []string
 	for _, o := range options() {
-		fields = append(fields, o[0]+"="+o[1])
+		fields = append(fields, strings.TrimSuffix(o[0]+"="+o[1], "="))
 	}
 	for _, lower := range lowers {
 		dirs = append(dirs, sys.FDPath(lower))

@@ -177,7 +177,7 @@ func copyMetadata(to, from *os.File) error {
 		return err
 	}
 	for _, name := range names {
-		if strings.HasPrefix(name, "trusted.overlay.") {
+		if strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.") {
 			continue // overlayfs's own notes about a directory
 		}
 		value, err := sys.GetXattr(from, name)

@@ -58,6 +58,31 @@ func cloneRootHere(pidfd int, recursive bool) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "/"), nil
 }
 
+// CloneFrom gives a bind mount, attached nowhere, of a directory in the mount namespace that the process
+// behind pidfd lives in; path is looked up as a process with that namespace's root would.
+func CloneFrom(pidfd *os.File, path string) (clone *os.File, err error) {
+	done := make(chan struct{})
+	OnOwnThread(func() {
+		defer close(done)
+		if err = JoinNamespaces(pidfd, NewMount); err != nil {
+			return
+		}
+		root, openErr := OpenPath("/")
+		if err = openErr; err != nil {
+			return
+		}
+		defer root.Close()
+		dir, openErr := OpenInRoot(root, path, OpenDirectory)
+		if err = openErr; err != nil {
+			return
+		}
+		defer dir.Close()
+		clone, err = CloneTree(dir, false)
+	})
+	<-done
+	return clone, err
+}
+
 // PidFD opens a process: the file keeps meaning that very process (pidfd_open(2)). A process that
 // is gone gives [os.ErrProcessDone].
 func PidFD(pid int) (*os.File, error) {
