@@ -174,9 +174,7 @@ func (e *Engine) startInBackground(ctx context.Context, c *Container, b *backgro
 	if err != nil {
 		return nil, nil, err
 	}
-	if l.joined != nil {
-		defer l.joined.Close()
-	}
+	defer l.close()
 	if err := l.complete(c.Dir(), c); err != nil {
 		return nil, nil, err
 	}

@@ -177,7 +177,7 @@ func (e *Engine) tryStageChanges(ctx context.Context, c *Container, pause bool, 
 		defer close(packed)
 		// The container runs on when all is packed; that it is on the disk takes longer.
 		w.CloseWithError(e.readContents(ctx, c, contentsOptions{pause: pause}, func(x *contents) error {
-			return layer.Pack(ctx, w, x.PackSource, layer.PackOptions{SourceDateEpoch: epoch, Exclude: x.mounted})
+			return layer.Pack(ctx, w, x.PackSource, layer.PackOptions{SourceDateEpoch: epoch, Exclude: x.mounted, Owner: x.owner})
 		}))
 	}()
 	staged, err := e.stagePlain(ctx, r, maxLayerSize)

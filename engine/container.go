@@ -60,6 +60,7 @@ type HostConfig struct {
 	Binds           []string          `json:",omitempty"`
 	Tmpfs           map[string]string `json:",omitempty"`
 	SecurityOpt     []string          `json:",omitempty"`
+	VolumesFrom     []string          `json:",omitempty"`
 
 	PortBindings    map[string][]PortBinding `json:",omitempty"` // by the container's ports ("80/tcp")
 	PublishAllPorts bool
@@ -67,6 +68,8 @@ type HostConfig struct {
 	DNSSearch       []string `json:"DnsSearch,omitempty"`
 	DNSOptions      []string `json:"DnsOptions,omitempty"`
 	ExtraHosts      []string `json:",omitempty"`
+	Resources
+	Isolation
 }
 
 // MountPoint is a volume, a directory or file of the host, or a tmpfs in a container, with Docker's
@@ -81,6 +84,7 @@ type MountPoint struct {
 	Propagation string
 	Anonymous   bool `json:",omitempty"` // a volume without a name of its own: it goes with the container
 	NoCopy      bool `json:",omitempty"` // a new volume does not begin with what the image has there
+	MountTuning
 }
 
 // Statuses of containers.

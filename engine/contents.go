@@ -22,6 +22,8 @@ type contents struct {
 	// mounted are paths, from the root, on which the container has something else mounted: what the
 	// overlay has there is not the container's.
 	mounted []string
+	// owner gives the owners that Merged shows as they are in the container; nil: as they are shown.
+	owner func(uid, gid uint32) (uint32, uint32)
 }
 
 // contentsOptions says how to look at a container's file system.
@@ -78,7 +80,14 @@ func (e *Engine) openContents(ctx context.Context, c *Container, config *image.C
 		return err
 	}
 	defer merged.Close()
-	x := &contents{PackSource: layer.PackSource{Upper: upper, Merged: merged}}
+	x := &contents{PackSource: layer.PackSource{Upper: upper, Merged: merged, UserXattrs: sys.InUserNamespace()}}
+	if c.Running() {
+		ids, err := c.ids()
+		if err != nil {
+			return err
+		}
+		x.owner = ids.insideFunc()
+	}
 	below := stack
 	if !withInit {
 		below = stack[len(stack)-len(config.RootFS.DiffIDs):]

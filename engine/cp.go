@@ -62,6 +62,9 @@ func (e *Engine) Cp(ctx context.Context, from, to string, opts CpOptions) (copie
 	}
 	err = e.withTree(ctx, c, func(tree *os.File) error {
 		there := place{root: tree, path: inside, container: c.Name + ":"}
+		if there.ids, err = c.ids(); err != nil {
+			return err
+		}
 		if fromContainer {
 			copied, err = copyOut(ctx, there, to, opts)
 		} else {
@@ -113,12 +116,7 @@ func (e *Engine) withTree(ctx context.Context, c *Container, use func(tree *os.F
 
 func (e *Engine) openTree(ctx context.Context, c *Container) (*os.File, error) {
 	if c.Running() {
-		tree, err := rootfs.LiveTree(c.State.Process.PID)
-		if err == nil && !c.State.Process.alive() {
-			// It may have been another process's, of the same number.
-			return nil, errors.Join(fmt.Errorf("container %s ended: try again", c.Name), tree.Close())
-		}
-		return tree, err
+		return c.liveTree()
 	}
 	root, err := e.shownRoot(c)
 	if root == nil && err == nil {
@@ -139,6 +137,16 @@ func (e *Engine) openTree(ctx context.Context, c *Container) (*os.File, error) {
 	return container.View(root, &specs.Spec{Mounts: c.hostMounts(), Linux: &specs.Linux{}})
 }
 
+// liveTree gives a running container's file system with what is mounted in it.
+func (c *Container) liveTree() (*os.File, error) {
+	tree, err := rootfs.LiveTree(c.State.Process.PID)
+	if err == nil && !c.State.Process.alive() {
+		// It may have been another process's, of the same number.
+		return nil, errors.Join(fmt.Errorf("container %s ended: try again", c.Name), tree.Close())
+	}
+	return tree, err
+}
+
 // hostMounts are the container's mounts that there is something of while it does not run.
 func (c *Container) hostMounts() []specs.Mount {
 	return slices.DeleteFunc(specMounts(c.Dir(), &c.Settings, nil), func(m specs.Mount) bool {
@@ -155,6 +163,7 @@ type place struct {
 	root      *os.File
 	path      string
 	container string // "NAME:"; "" on the host
+	ids       *idMaps
 }
 
 // hostPlace is a path of the host, as the user means it. The caller closes root.
@@ -258,7 +267,9 @@ func unpackIn(ctx context.Context, to place, opts CpOptions) (int64, error) {
 	}
 	defer stream.Close()
 	counted := &countingReader{r: stream}
-	err = untar.Extract(ctx, counted, untar.Target{Root: to.root, Dir: to.path, Follow: true}, untar.Options{})
+	err = to.ids.asRoot(func() error {
+		return untar.Extract(ctx, counted, untar.Target{Root: to.root, Dir: to.path, Follow: true}, untar.Options{Owner: to.ids.outsideFunc()})
+	})
 	return counted.n, err
 }
 
@@ -296,7 +307,7 @@ func (p place) tarName() string {
 }
 
 func (f *files) pack(ctx context.Context, w io.Writer, name string) error {
-	return layer.PackFiles(ctx, w, f.handle, name, layer.PackOptions{})
+	return layer.PackFiles(ctx, w, f.handle, name, layer.PackOptions{Owner: f.ids.insideFunc()})
 }
 
 // copyTo copies the files to where dest says.
@@ -323,7 +334,7 @@ func (f *files) copyTo(ctx context.Context, dest place, opts CpOptions) (int64, 
 		w.CloseWithError(err)
 		packed <- err
 	}()
-	err = untar.Extract(ctx, counted, target, unpackOptions(dest, opts))
+	err = dest.ids.asRoot(func() error { return untar.Extract(ctx, counted, target, unpackOptions(dest, opts)) })
 	_ = r.CloseWithError(errors.Join(err, io.ErrClosedPipe)) // has the packing end, if it has not
 	if packErr := <-packed; packErr != nil && !errors.Is(packErr, io.ErrClosedPipe) {
 		return counted.n, packErr
@@ -334,9 +345,9 @@ func (f *files) copyTo(ctx context.Context, dest place, opts CpOptions) (int64, 
 // unpackOptions: without --archive, copies belong to the user here, or to the container's root.
 func unpackOptions(dest place, opts CpOptions) untar.Options {
 	if opts.Archive {
-		return untar.Options{}
+		return untar.Options{Owner: dest.ids.outsideFunc()}
 	}
-	uid, gid := uint32(0), uint32(0)
+	uid, gid, _ := dest.ids.root()
 	if dest.container == "" {
 		uid, gid = uint32(os.Geteuid()), uint32(os.Getegid())
 	}

@@ -28,8 +28,13 @@ type CreateOptions struct {
 	Labels      []string
 	Volumes     []string // [SOURCE:]DEST[:OPTIONS]
 	Tmpfs       []string // DEST[:OPTIONS]
+	Mounts      []string // "type=KIND,KEY=VALUE,..."
+	VolumesFrom []string // CONTAINER[:ro|rw]
 	SecurityOpt []string
 	NetworkOptions
+
+	Resources ResourceOptions
+	Isolation IsolationOptions
 
 	StopSignal  string         // else the image's, else SIGTERM
 	StopTimeout *time.Duration // until it is killed, in whole seconds; else the image's, else 10 s
@@ -39,7 +44,8 @@ type CreateOptions struct {
 	Init        bool   // a small program is the first process, and waits for orphans
 	CIDFile     string // where the ID is written; it must not be there yet
 
-	Pull        PullPolicy // when to ask the registry for the image; "" is never
+	Platform    image.Platform // that the image is to be of; zero: this machine's, if there is a choice
+	Pull        PullPolicy     // when to ask the registry for the image; "" is never
 	PullOptions PullOptions
 
 	ReadOnly    bool // the root file system
@@ -78,7 +84,7 @@ func (e *Engine) newCreation(ctx context.Context, opts *CreateOptions) (*creatio
 	if d.networks, err = e.networkSettings(ctx, &opts.NetworkOptions, &d.host); err != nil {
 		return d, err
 	}
-	if _, err := parseSecurity(opts.SecurityOpt); err != nil {
+	if err := d.host.isolate(opts); err != nil {
 		return d, err
 	}
 	if d.hostname, err = e.hostname(ctx, d); err != nil {
@@ -153,10 +159,14 @@ func (e *Engine) createOf(ctx context.Context, d *creation, ready func(*Containe
 	if err != nil {
 		return nil, err
 	}
-	if err := checkPlatform(img); err != nil {
+	if err := checkPlatform(img, d.opts.Platform); err != nil {
 		return nil, err
 	}
-	settings, err := newSettings(d, img)
+	inherited, err := e.volumesFrom(ctx, d.opts.VolumesFrom)
+	if err != nil {
+		return nil, err
+	}
+	settings, err := newSettings(d, img, inherited)
 	if err == nil {
 		err = e.locateVolumes(settings.Mounts)
 	}
@@ -198,7 +208,10 @@ func (e *Engine) createNamed(lock *store.Lock, name string, rec store.ContainerR
 	return nil, fmt.Errorf("make up a name for the container: %w: use --name", store.ErrExists)
 }
 
-func checkPlatform(img *Image) error {
+func checkPlatform(img *Image, wanted image.Platform) error {
+	if has := img.Config.Platform(); wanted.OS != "" && !wanted.Runs(has) {
+		return fmt.Errorf("%w: image %s is for %s, not for %s: use --pull always", ErrOption, img.Name, has, wanted)
+	}
 	platform, host := img.Config.Platform(), image.HostPlatform()
 	if platform.OS != host.OS {
 		return fmt.Errorf("image %s is for %s, this is %s", img.Name, platform.OS, host.OS)

@@ -24,7 +24,7 @@ func (e *Engine) Diff(ctx context.Context, key string) ([]Change, error) {
 	}
 	var list []Change
 	err = e.readContents(ctx, c, contentsOptions{withInit: true}, func(x *contents) error {
-		changes, err := layer.Changes(ctx, x.PackSource, layer.ChangesOptions{Exclude: x.mounted})
+		changes, err := layer.Changes(ctx, x.PackSource, layer.ChangesOptions{Exclude: x.mounted, Owner: x.owner})
 		for _, change := range changes {
 			list = append(list, Change{Type: change.Kind.String(), Path: change.Path})
 		}

@@ -109,7 +109,9 @@ func (e *Engine) join(ctx context.Context, c *Container, opts ExecOptions, cfg c
 	}
 	defer pidfd.Close()
 	spec := container.DefaultSpec()
-	beginSpec(spec, c.ID, c.Settings.Config.Hostname, &c.Settings.Host, nil)
+	if err := beginSpec(spec, c.ID, c.Settings.Config.Hostname, &c.Settings.Host, nil); err != nil {
+		return nil, err
+	}
 	if err := fillSpec(spec, c.Dir(), &c.Settings); err != nil {
 		return nil, err
 	}
@@ -121,7 +123,7 @@ func (e *Engine) join(ctx context.Context, c *Container, opts ExecOptions, cfg c
 		if err != nil {
 			return nil, err
 		}
-		if cfg.Seccomp, err = security.filter(spec); err != nil {
+		if cfg.Seccomp, err = c.Settings.Host.filter(&security, spec); err != nil {
 			return nil, err
 		}
 	}
@@ -172,7 +174,7 @@ func (c *Container) execProcess(spec *specs.Spec, opts ExecOptions, pidfd *os.Fi
 	if user == "" {
 		user = c.Settings.Config.User
 	}
-	return setUser(spec, root, user)
+	return setUser(spec, root, user, c.Settings.Host.GroupAdd)
 }
 
 // allCapabilities lists those that this program has to give.

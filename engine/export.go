@@ -25,7 +25,7 @@ func (e *Engine) Export(ctx context.Context, opts ExportOptions) error {
 	}
 	write := func(w io.Writer) error {
 		return e.readContents(ctx, c, contentsOptions{}, func(x *contents) error {
-			return layer.PackTree(ctx, w, x.Merged, layer.PackOptions{})
+			return layer.PackTree(ctx, w, x.Merged, layer.PackOptions{Owner: x.owner})
 		})
 	}
 	switch {

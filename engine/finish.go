@@ -59,7 +59,7 @@ func (e *Engine) ifOurs(ctx context.Context, c *Container, do func() error) (err
 // recordEnd records the end of a container whose lock is held, and tells whether it is to be started again.
 func (e *Engine) recordEnd(ctx context.Context, c *Container) (again bool, err error) {
 	c.setExit()
-	kills, err := container.OOMKills(cgroupPath(c.ID))
+	kills, err := container.OOMKills(c.cgroupPath())
 	if err != nil {
 		return false, err
 	}

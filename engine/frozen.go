@@ -18,14 +18,14 @@ const fileFrozen = "frozen"
 // pause stops the container's processes until the function that it gives is called. The container's lock is held.
 func (c *Container) pause(ctx context.Context) (thaw func() error, err error) {
 	c.thawAbandoned()
-	if frozen, err := container.Frozen(cgroupPath(c.ID)); err == nil && frozen {
+	if frozen, err := container.Frozen(c.cgroupPath()); err == nil && frozen {
 		return func() error { return nil }, nil // by somebody who wants it to stay so
 	}
 	mark := filepath.Join(c.Dir(), fileFrozen)
 	if err := os.WriteFile(mark, nil, 0o600); err != nil {
 		return nil, err
 	}
-	goOn, err := container.Freeze(ctx, cgroupPath(c.ID))
+	goOn, err := container.Freeze(ctx, c.cgroupPath())
 	if err == nil {
 		return func() error { return errors.Join(goOn(), os.Remove(mark)) }, nil
 	}
@@ -58,7 +58,7 @@ func (c *Container) settleFrozen() error {
 // none is about this.
 func (c *Container) thawAbandoned() {
 	mark := filepath.Join(c.Dir(), fileFrozen)
-	if _, err := os.Lstat(mark); err == nil && container.Thaw(cgroupPath(c.ID)) == nil {
+	if _, err := os.Lstat(mark); err == nil && container.Thaw(c.cgroupPath()) == nil {
 		_ = os.Remove(mark)
 	}
 }

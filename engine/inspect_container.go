@@ -106,7 +106,7 @@ func (e *Engine) InspectContainer(ctx context.Context, key string) (*ContainerRe
 func mountReports(mounts []MountPoint) []MountPoint {
 	reports := make([]MountPoint, 0, len(mounts))
 	for _, m := range mounts {
-		m.Anonymous, m.NoCopy = false, false
+		m.Anonymous, m.NoCopy, m.MountTuning = false, false, MountTuning{}
 		reports = append(reports, m)
 	}
 	return reports

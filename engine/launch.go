@@ -21,9 +21,9 @@ type launch struct {
 	made       *container.Container // being made from it
 
 	networks *network.Networks
-	joined   *os.File // another container's network namespace, until the process is there
 	resolver resolver
 	wiring   *wiring // nil if it is in no network
+	around   *surroundings
 }
 
 // connection is what a container's standard files, or its terminal, are connected with: this process
@@ -36,16 +36,23 @@ type connection interface {
 }
 
 // newLaunch begins to make a container: its namespaces and its cgroup need not wait for its image.
-// The caller closes reserved.
+// The caller closes reserved, and then the launch.
 func (e *Engine) newLaunch(ctx context.Context, reserved *Reservation, id, hostname string, host *HostConfig) (_ *launch, err error) {
 	l := &launch{spec: container.DefaultSpec(), made: reserved, networks: e.networks}
-	if l.joined, err = e.joinedNetwork(ctx, host.NetworkMode); err != nil {
+	if l.around, err = e.surround(ctx, id, host); err != nil {
 		return nil, err
 	}
-	beginSpec(l.spec, id, hostname, host, l.joined)
+	if err := beginSpec(l.spec, id, hostname, host, l.around.network); err != nil {
+		l.close()
+		return nil, err
+	}
+	l.around.addTo(l.spec)
 	l.made.Make(l.spec)
 	return l, nil
 }
+
+// close lets go of what only the start needed.
+func (l *launch) close() { l.around.close() }
 
 // complete goes on when all is known of the container; its record may not be there yet. dir is its
 // directory.
@@ -54,6 +61,7 @@ func (l *launch) complete(dir string, c *Container) error {
 	if err := fillSpec(l.spec, dir, &c.Settings); err != nil {
 		return err
 	}
+	l.around.mapMounts(l.spec, &c.Settings)
 	l.made.MakeMounts()
 	return nil
 }
@@ -66,9 +74,6 @@ func (e *Engine) start(ctx context.Context, l *launch, streams connection) (*con
 		return nil, nil, err
 	}
 	process, err := e.startLocked(ctx, l, streams)
-	if l.joined != nil {
-		_ = l.joined.Close()
-	}
 	if err != nil {
 		return nil, nil, errors.Join(err, l.unwire(), lock.Unlock())
 	}
@@ -79,30 +84,27 @@ func (e *Engine) startLocked(ctx context.Context, l *launch, streams connection)
 	if err := l.wire(ctx); err != nil {
 		return nil, err
 	}
-	root, err := e.mountContainer(ctx, l.Container.Container, l.image, l.State.StartedAt.IsZero(), l.Settings.Host.AutoRemove)
+	root, err := e.mountForStart(ctx, l)
 	if err != nil {
 		return nil, err
 	}
 	defer root.Close()
-	if err := e.prepareMounts(l.Container, root); err != nil {
-		return nil, err
-	}
 	if err := l.writeNetworkFiles(); err != nil {
 		return nil, err
 	}
-	if err := setUser(l.spec, root, l.Settings.Config.User); err != nil {
+	if err := setUser(l.spec, root, l.Settings.Config.User, l.Settings.Host.GroupAdd); err != nil {
 		return nil, err
 	}
 	return l.startProcess(ctx, root, streams)
 }
 
 func (l *launch) startProcess(ctx context.Context, root *os.File, streams connection) (_ *container.Process, err error) {
-	cfg := container.Config{Root: root, DieWithParent: true}
+	cfg := container.Config{Root: root, DieWithParent: true, Ready: l.around.ready()}
 	security, err := parseSecurity(l.Settings.Host.SecurityOpt)
 	if err != nil {
 		return nil, err
 	}
-	if cfg.Seccomp, err = security.filter(l.spec); err != nil {
+	if cfg.Seccomp, err = l.Settings.Host.filter(&security, l.spec); err != nil {
 		return nil, err
 	}
 	if err := l.awaitLinks(); err != nil {
@@ -113,7 +115,8 @@ func (l *launch) startProcess(ctx context.Context, root *os.File, streams connec
 		return nil, err
 	}
 	// A signal that comes now is for the container: a moment later it would be passed on.
-	return l.made.Start(context.WithoutCancel(ctx), cfg)
+	process, err := l.made.Start(context.WithoutCancel(ctx), cfg)
+	return process, l.Settings.Host.explainLimits(err)
 }
 
 // recordStart writes down that the container runs, and unlocks it. One that cannot be recorded is

@@ -86,8 +86,13 @@ func (e *Engine) containerRoot(ctx context.Context, c *Container) (*os.File, err
 	if err := c.reload(); err != nil {
 		return nil, err
 	}
+	if ids, err := c.ids(); err != nil {
+		return nil, err
+	} else if ids != nil && c.Running() {
+		return nil, fmt.Errorf("container %s has users of its own, to whom its files belong while it runs: stop it first, or use 'tarn cp'", c.Name)
+	}
 	if !c.Running() {
-		return e.mountContainer(ctx, c.Container, config, c.State.StartedAt.IsZero(), false)
+		return e.mountContainer(ctx, c.Container, config, mountOptions{fresh: c.State.StartedAt.IsZero()})
 	}
 	root, err := c.liveRoot(ctx)
 	if err != nil {

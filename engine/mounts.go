@@ -22,9 +22,39 @@ const (
 const propagationPrivate = "rprivate"
 
 // mountPoints lists what is mounted in the container besides what every container has: what the
-// command line asks for, and new volumes for those of the image's that it does not mention.
-// Parents come before what lies in them.
-func mountPoints(imageVolumes map[string]struct{}, opts *CreateOptions) ([]MountPoint, error) {
+// command line asks for, then what other containers have (inherited), and new volumes for those of the image's
+// that nobody mentions. Parents come before what lies in them.
+func mountPoints(imageVolumes map[string]struct{}, opts *CreateOptions, inherited []MountPoint) ([]MountPoint, error) {
+	mounts, err := askedMounts(opts)
+	if err != nil {
+		return nil, err
+	}
+	taken := make(map[string]bool)
+	for _, m := range mounts {
+		if taken[m.Destination] {
+			return nil, fmt.Errorf("%w: two mounts at %s", ErrOption, m.Destination)
+		}
+		taken[m.Destination] = true
+	}
+	for _, dest := range slices.Sorted(maps.Keys(imageVolumes)) {
+		m, err := newVolume("", dest)
+		if err != nil {
+			return nil, fmt.Errorf("volume %q of image %s: %w", dest, opts.Image, err)
+		}
+		inherited = append(inherited, m)
+	}
+	for _, m := range inherited {
+		if !taken[m.Destination] {
+			taken[m.Destination] = true
+			mounts = append(mounts, m)
+		}
+	}
+	slices.SortStableFunc(mounts, func(a, b MountPoint) int { return cmp.Compare(depth(a.Destination), depth(b.Destination)) })
+	return mounts, nil
+}
+
+// askedMounts are those of the command line.
+func askedMounts(opts *CreateOptions) ([]MountPoint, error) {
 	var mounts []MountPoint
 	for _, text := range opts.Volumes {
 		m, err := parseVolume(text)
@@ -40,24 +70,13 @@ func mountPoints(imageVolumes map[string]struct{}, opts *CreateOptions) ([]Mount
 		}
 		mounts = append(mounts, m)
 	}
-	taken := make(map[string]bool)
-	for _, m := range mounts {
-		if taken[m.Destination] {
-			return nil, fmt.Errorf("%w: two mounts at %s", ErrOption, m.Destination)
-		}
-		taken[m.Destination] = true
-	}
-	for _, dest := range slices.Sorted(maps.Keys(imageVolumes)) {
-		m, err := newVolume("", dest)
+	for _, text := range opts.Mounts {
+		m, err := parseMount(text)
 		if err != nil {
-			return nil, fmt.Errorf("volume %q of image %s: %w", dest, opts.Image, err)
+			return nil, fmt.Errorf("mount %q: %w", text, err)
 		}
-		if !taken[m.Destination] {
-			taken[m.Destination] = true
-			mounts = append(mounts, m)
-		}
+		mounts = append(mounts, m)
 	}
-	slices.SortStableFunc(mounts, func(a, b MountPoint) int { return cmp.Compare(depth(a.Destination), depth(b.Destination)) })
 	return mounts, nil
 }
 
@@ -141,13 +160,15 @@ func (m *MountPoint) apply(options []string) error {
 				return fmt.Errorf("%w: %s is for paths of the host", ErrOption, option)
 			}
 			m.Propagation = option
+		case "idmap":
+			m.IDMap = true
 		case "nocopy":
 			if m.Type != mountVolume {
 				return fmt.Errorf("%w: nocopy is for volumes", ErrOption)
 			}
 			m.NoCopy = true
 		default:
-			return fmt.Errorf("%w: option %q: use ro, rw, z, Z, nocopy, [r]private, [r]shared or [r]slave", ErrOption, option)
+			return fmt.Errorf("%w: option %q: use ro, rw, z, Z, nocopy, idmap, [r]private, [r]shared or [r]slave", ErrOption, option)
 		}
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tarnfs/tarn/internal/sys"
 	"github.com/tarnfs/tarn/network"
 )
 
@@ -44,7 +45,11 @@ type PortBinding struct {
 
 // networkSettings checks the options, and finds the networks.
 func (e *Engine) networkSettings(ctx context.Context, opts *NetworkOptions, host *HostConfig) ([]NetworkSetting, error) {
-	mode, list, err := parseNetworks(opts.Networks)
+	names := opts.Networks
+	if len(names) == 0 && sys.InUserNamespace() {
+		names = []string{NetworkNone} // bridges are root's
+	}
+	mode, list, err := parseNetworks(names)
 	if err != nil {
 		return nil, err
 	}

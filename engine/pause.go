@@ -39,9 +39,9 @@ func (e *Engine) freeze(ctx context.Context, key string, pause bool) error {
 		}
 		c.State.Paused = pause
 		if !pause {
-			return container.Thaw(cgroupPath(c.ID))
+			return container.Thaw(c.cgroupPath())
 		}
-		_, err := container.Freeze(ctx, cgroupPath(c.ID))
+		_, err := container.Freeze(ctx, c.cgroupPath())
 		if errors.Is(err, fs.ErrNotExist) {
 			return errNotRunning
 		}

@@ -217,7 +217,9 @@ func (r *repair) mendContainer(ctx context.Context, f Fault) error {
 		return err
 	}
 	defer lock.Unlock() //nolint:errcheck // nothing was written to it
-	if running, err := container.HasCgroup(cgroupPath(c.ID)); err != nil || running {
+	found := &Container{Container: c}
+	found.readSettings()
+	if running, err := container.HasCgroup(found.cgroupPath()); err != nil || running {
 		return errors.Join(err, fmt.Errorf("%w: it may be running (end it first)", store.ErrNoSource))
 	}
 	info, err := os.Stat(filepath.Join(c.Dir(), "state.json"))

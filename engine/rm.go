@@ -82,7 +82,7 @@ func (e *Engine) makeRemovable(ctx context.Context, c *Container, opts RemoveOpt
 // release takes away what a container has on the host while it runs, and what one that was killed
 // together with tarn left behind.
 func (e *Engine) release(c *Container) error {
-	return errors.Join(container.RemoveCgroup(cgroupPath(c.ID)), e.networks.Release(c.ID))
+	return errors.Join(container.RemoveCgroup(c.cgroupPath()), e.networks.Release(c.ID))
 }
 
 // kill ends the container's first process, and so all of them, and waits for that.

@@ -103,33 +103,68 @@ func (e *Engine) openStack(ctx context.Context, config *image.Config) (lowers, e
 	return layers, nil
 }
 
+// mountOptions says how a container's root file system is to be mounted.
+type mountOptions struct {
+	fresh    bool           // the container's own layer was never mounted
+	volatile bool           // the disk need not keep what a power cut may take
+	owners   *rootfs.Owners // to whom files belong; nil: to whom they do on the disk
+}
+
 // mountContainer gives a container's root file system as a mount attached nowhere: its own layer over
-// the init layer over the image's. The first mount of a container's own layer is fresh; volatile
-// spares the disk what need not survive a power cut.
-func (e *Engine) mountContainer(ctx context.Context, c *store.Container, config *image.Config, fresh, volatile bool) (*os.File, error) {
+// the init layer over the image's.
+func (e *Engine) mountContainer(ctx context.Context, c *store.Container, config *image.Config, opts mountOptions) (*os.File, error) {
 	stack, err := e.openStack(ctx, config)
 	if err != nil {
 		return nil, err
 	}
 	defer stack.close()
-	upper, err := sys.OpenPath(c.UpperDir())
+	base, err := sys.OpenPath(c.Dir())
 	if err != nil {
 		return nil, err
 	}
-	defer upper.Close()
-	work, err := sys.OpenPath(c.WorkDir())
-	if err != nil {
-		return nil, err
-	}
-	defer work.Close()
-	if fresh {
-		if err := rootfs.PrepareUpper(upper, stack); err != nil {
+	defer base.Close()
+	if opts.fresh {
+		if err := prepareUpper(base, stack); err != nil {
 			return nil, err
 		}
-	} else if volatile {
+	} else if opts.volatile {
 		if err := rootfs.ForgetVolatile(c.WorkDir()); err != nil {
 			return nil, err
 		}
 	}
-	return rootfs.Overlay(stack, upper, work, rootfs.OverlayOptions{Volatile: volatile, Run: e.Store.Run()})
+	layers := []*os.File(stack)
+	if opts.owners != nil {
+		layers = slices.Clone(layers)
+		for i, dir := range append(layers, base) {
+			mapped, err := opts.owners.Map(dir)
+			if err != nil {
+				return nil, err
+			}
+			if i < len(layers) {
+				layers[i] = mapped
+			} else {
+				base = mapped
+			}
+		}
+	}
+	upper, err := sys.OpenEntry(base, "upper", sys.OpenDirectory)
+	if err != nil {
+		return nil, err
+	}
+	defer upper.Close()
+	work, err := sys.OpenEntry(base, "work", sys.OpenDirectory)
+	if err != nil {
+		return nil, err
+	}
+	defer work.Close()
+	return rootfs.Overlay(layers, upper, work, rootfs.OverlayOptions{Volatile: opts.volatile, Run: e.Store.Run(), Owners: opts.owners})
+}
+
+func prepareUpper(base *os.File, stack lowers) error {
+	upper, err := sys.OpenEntry(base, "upper", sys.OpenDirectory)
+	if err != nil {
+		return err
+	}
+	defer upper.Close()
+	return rootfs.PrepareUpper(upper, stack)
 }

@@ -62,6 +62,7 @@ func (e *Engine) Run(ctx context.Context, opts RunOptions) (status int, err erro
 	if err != nil {
 		return 0, err
 	}
+	defer l.close()
 	if d.owner, err = identifySelf(); err != nil {
 		return 0, err
 	}
@@ -82,7 +83,9 @@ func (e *Engine) Run(ctx context.Context, opts RunOptions) (status int, err erro
 	// The container does not wait for its record, nor, if it is short, the record for its end.
 	recorded := make(chan error, 1)
 	go func() {
-		recorded <- errors.Join(l.recordStart(process, lock), e.emit(l.Container, "create"), e.emit(l.Container, "start"))
+		err := l.recordStart(process, lock)
+		l.close()
+		recorded <- errors.Join(err, e.emit(l.Container, "create"), e.emit(l.Container, "start"))
 	}()
 	status, err = streams.serve(ctx, process)
 	unwired := make(chan error, 1)

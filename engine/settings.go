@@ -15,7 +15,7 @@ import (
 var ErrOption = errors.New("bad option")
 
 // newSettings joins the image's config with what the user asked for, by Docker's rules.
-func newSettings(d *creation, img *Image) (ContainerSettings, error) {
+func newSettings(d *creation, img *Image, inherited []MountPoint) (ContainerSettings, error) {
 	opts := d.opts
 	config := img.Config.Config.Clone()
 	if err := setCommand(&config, opts); err != nil {
@@ -51,7 +51,7 @@ func newSettings(d *creation, img *Image) (ContainerSettings, error) {
 	if config.ExposedPorts, err = exposePorts(config.ExposedPorts, &opts.NetworkOptions, &d.host); err != nil {
 		return ContainerSettings{}, err
 	}
-	mounts, err := mountPoints(config.Volumes, opts)
+	mounts, err := mountPoints(config.Volumes, opts, inherited)
 	if err != nil {
 		return ContainerSettings{}, err
 	}
@@ -105,9 +105,22 @@ func environment(config *image.RunConfig, opts *CreateOptions) ([]string, error)
 func hostConfig(opts *CreateOptions) HostConfig {
 	return HostConfig{
 		AutoRemove: opts.Remove, ReadonlyRootfs: opts.ReadOnly,
-		Binds: opts.Volumes, SecurityOpt: opts.SecurityOpt,
+		Binds: opts.Volumes, SecurityOpt: opts.SecurityOpt, VolumesFrom: opts.VolumesFrom,
 		RestartPolicy: opts.Restart, LogConfig: opts.Log, Init: opts.Init, ContainerIDFile: opts.CIDFile,
 	}
+}
+
+// isolate takes over what the options say of limits and isolation, when its network is known.
+func (h *HostConfig) isolate(opts *CreateOptions) error {
+	security, err := parseSecurity(opts.SecurityOpt)
+	if err != nil {
+		return err
+	}
+	if h.Resources, err = opts.Resources.parse(); err != nil {
+		return err
+	}
+	h.Isolation, err = opts.Isolation.parse(opts.Hostname, h.NetworkMode, &security)
+	return err
 }
 
 func tmpfsOf(mounts []MountPoint) map[string]string {

@@ -12,22 +12,51 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/tarnfs/tarn/container"
+	"github.com/tarnfs/tarn/internal/sys"
 )
 
 // cgroupPath is where a container's processes are in the cgroup hierarchy. There is no cgroup above
-// it that would stay when the last container is gone.
-func cgroupPath(id string) string { return "tarn-" + id }
+// it that would stay when the last container is gone, unless the user names one.
+func cgroupPath(id string, host *HostConfig) string { return path.Join(host.CgroupParent, "tarn-"+id) }
+
+func (c *Container) cgroupPath() string { return cgroupPath(c.ID, &c.Settings.Host) }
 
 // beginSpec writes into a specification what is known of a container before its image is: namespaces,
 // cgroup, and what they are limited to. joined is the network namespace of another container, or nil.
-func beginSpec(spec *specs.Spec, id, hostname string, host *HostConfig, joined *os.File) {
+func beginSpec(spec *specs.Spec, id, hostname string, host *HostConfig, joined *os.File) error {
 	spec.Hostname = hostname
-	spec.Linux.CgroupsPath = cgroupPath(id)
+	spec.Linux.CgroupsPath = cgroupPath(id, host)
 	path := ""
 	if joined != nil {
 		path = fmt.Sprintf("/proc/self/fd/%d", joined.Fd())
 	}
 	setNetwork(spec, host.NetworkMode, path)
+	if !hasNamespace(spec, specs.NetworkNamespace) || joined != nil {
+		bindSys(spec)
+	}
+	host.addPid(spec)
+	if err := host.Isolation.addTo(spec); err != nil {
+		return err
+	}
+	return host.Resources.addTo(spec)
+}
+
+func hasNamespace(spec *specs.Spec, kind specs.LinuxNamespaceType) bool {
+	return slices.ContainsFunc(spec.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == kind })
+}
+
+// bindSys shows the machine's /sys where no other may be mounted: in a user namespace without a network of its own.
+func bindSys(spec *specs.Spec) {
+	if !sys.InUserNamespace() {
+		return
+	}
+	for n, m := range spec.Mounts {
+		if m.Type == "sysfs" {
+			spec.Mounts[n] = specs.Mount{
+				Destination: m.Destination, Type: mountBind, Source: "/sys", Options: []string{"rbind", "ro", "rro", "nosuid", "noexec", "nodev", propagationPrivate},
+			}
+		}
+	}
 }
 
 // fillSpec adds to a specification what is known of a container when its image is, all but its user. dir
@@ -37,7 +66,7 @@ func fillSpec(spec *specs.Spec, dir string, settings *ContainerSettings) error {
 	if err != nil {
 		return err
 	}
-	spec.Process.NoNewPrivileges = security.noNewPrivileges
+	security.addTo(spec, settings.Host.Privileged)
 	spec.Root.Readonly = settings.Host.ReadonlyRootfs
 	spec.Mounts = specMounts(dir, settings, spec.Mounts)
 	spec.Process.Args = slices.Concat([]string{settings.Path}, settings.Args)
@@ -57,11 +86,20 @@ func fillSpec(spec *specs.Spec, dir string, settings *ContainerSettings) error {
 	return nil
 }
 
-// setUser looks up the user in the container's root file system.
-func setUser(spec *specs.Spec, root *os.File, name string) error {
+// setUser looks up the user in the container's root file system, and more groups for it.
+func setUser(spec *specs.Spec, root *os.File, name string, groups []string) error {
 	user, home, err := container.LookupUser(root, name)
 	if err != nil {
 		return err
+	}
+	more, err := container.LookupGroups(root, groups)
+	if err != nil {
+		return err
+	}
+	for _, gid := range more {
+		if !slices.Contains(user.AdditionalGids, gid) {
+			user.AdditionalGids = append(user.AdditionalGids, gid)
+		}
 	}
 	spec.Process.User = user
 	if user.UID != 0 {
@@ -109,8 +147,14 @@ func ownMounts(dir string, settings *ContainerSettings) []specs.Mount {
 			continue
 		}
 		options := []string{"rbind", cmp.Or(m.Propagation, propagationPrivate)}
+		if m.NotRecursive {
+			options[0] = "bind"
+		}
 		if !m.RW {
-			options = append(options, "ro", "rro")
+			options = append(options, "ro")
+			if !m.SubmountsWritable {
+				options = append(options, "rro")
+			}
 		}
 		mounts = append(mounts, specs.Mount{Destination: m.Destination, Type: mountBind, Source: m.Source, Options: options})
 	}

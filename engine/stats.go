@@ -37,7 +37,7 @@ func (e *Engine) ContainerUsage(ctx context.Context, key string) (*ContainerUsag
 	if !c.Running() {
 		return u, nil
 	}
-	stats, err := container.Stats(cgroupPath(c.ID))
+	stats, err := container.Stats(c.cgroupPath())
 	if errors.Is(err, fs.ErrNotExist) {
 		return u, nil // it has just ended
 	}
@@ -56,7 +56,7 @@ func (e *Engine) ContainerUsage(ctx context.Context, key string) (*ContainerUsag
 	}
 	u.Processes = stats.Pids.Current
 	if u.Processes == 0 || u.Memory == 0 { // without a limit of it, it may not be counted
-		pids, err := container.Processes(cgroupPath(c.ID))
+		pids, err := container.Processes(c.cgroupPath())
 		if err != nil {
 			return nil, err
 		}

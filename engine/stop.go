@@ -96,7 +96,7 @@ func (e *Engine) markStopped(ctx context.Context, c *Container) error {
 // thawStopped lets a paused container go on that is to end.
 func (e *Engine) thawStopped(c *Container) {
 	if c.State.Paused {
-		_ = container.Thaw(cgroupPath(c.ID)) // then it is killed
+		_ = container.Thaw(c.cgroupPath()) // then it is killed
 	}
 }
 

@@ -23,7 +23,7 @@ func (e *Engine) Top(ctx context.Context, key string, options []string) ([]strin
 	if !c.Running() {
 		return nil, nil, fmt.Errorf("top of container %s: %w", c.Name, errNotRunning)
 	}
-	pids, err := container.Processes(cgroupPath(c.ID))
+	pids, err := container.Processes(c.cgroupPath())
 	if err != nil {
 		return nil, nil, err
 	}

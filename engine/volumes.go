@@ -24,7 +24,10 @@ func (e *Engine) prepareMounts(c *Container, root *os.File) error {
 		var err error
 		switch m.Type {
 		case mountBind:
-			if err = makeMissing(m.Source); err == nil {
+			if !m.MustExist {
+				err = makeMissing(m.Source)
+			}
+			if err == nil {
 				err = checkPropagation(m)
 			}
 		case mountVolume:
@@ -45,7 +48,7 @@ func (e *Engine) prepareVolume(c *Container, m MountPoint, root *os.File) error 
 		fill = nil
 	}
 	durable := !c.Settings.Host.AutoRemove || !m.Anonymous
-	rec := store.VolumeRecord{Name: m.Name, Created: time.Now().UTC(), Anonymous: m.Anonymous}
+	rec := store.VolumeRecord{Name: m.Name, Created: time.Now().UTC(), Anonymous: m.Anonymous, Labels: m.VolumeLabels}
 	made, err := e.Store.MakeVolume(rec, durable, fill)
 	if err != nil || made || m.NoCopy || !c.State.StartedAt.IsZero() {
 		return err

@@ -13,12 +13,13 @@ import (
 // containerFlags say what a container is to be: for "run" and "create".
 type containerFlags struct {
 	engine.CreateOptions
-	entrypoint, pull string
-	registry         registryFlags
+	entrypoint, pull, platform string
+	registry                   registryFlags
 
 	restart, logDriver string
 	logOptions         []string
 	stopSeconds        int
+	swappiness         int64
 }
 
 // add adds the flags. They stand before the image's name: what follows it is the command.
@@ -31,13 +32,17 @@ func (f *containerFlags) add(cmd *cobra.Command) {
 	f.addProcess(flags)
 	f.addLife(cmd, flags)
 	f.addMounts(flags)
-	f.addSecurity(flags)
+	f.addSecurity(cmd, flags)
+	f.addSharing(cmd, flags)
+	f.addResources(flags)
+	f.addDevices(flags)
 	f.addNetwork(cmd, flags)
 }
 
 func (f *containerFlags) addImage(cmd *cobra.Command, flags *pflag.FlagSet) {
 	flags.StringVar(&f.pull, "pull", "missing", "`when` to fetch the image from its registry: missing, always or never")
 	suggest(cmd, "pull", string(engine.PullMissing), string(engine.PullAlways), string(engine.PullNever))
+	flags.StringVar(&f.platform, "platform", "", "`os/architecture[/variant]` that the image is to be of (default: this machine's)")
 	f.registry.add(flags)
 }
 
@@ -77,17 +82,6 @@ func (f *containerFlags) addLife(cmd *cobra.Command, flags *pflag.FlagSet) {
 	flags.BoolVar(&f.Health.Off, "no-healthcheck", false, "do not check its health, even if the image says how")
 }
 
-func (f *containerFlags) addMounts(flags *pflag.FlagSet) {
-	flags.StringArrayVarP(&f.Volumes, "volume", "v", nil,
-		"mount `[SOURCE:]DEST[:OPTIONS]`: a path of the host, or a volume by its name, or a new one")
-	flags.StringArrayVar(&f.Tmpfs, "tmpfs", nil, "mount an empty file system in memory: `DEST[:OPTIONS]`")
-	flags.BoolVar(&f.ReadOnly, "read-only", false, "the root file system cannot be written")
-}
-
-func (f *containerFlags) addSecurity(flags *pflag.FlagSet) {
-	flags.StringArrayVar(&f.SecurityOpt, "security-opt", nil, "`option`: no-new-privileges, seccomp=unconfined or seccomp=FILE")
-}
-
 func (f *containerFlags) addNetwork(cmd *cobra.Command, flags *pflag.FlagSet) {
 	flags.StringVarP(&f.Hostname, "hostname", "h", "", "`name` of the container's machine (default: the beginning of its ID)")
 	f.addNetworks(cmd, flags)
@@ -114,7 +108,13 @@ func (f *containerFlags) options(a *app, cmd *cobra.Command, args []string) (eng
 		timeout := time.Duration(f.stopSeconds) * time.Second
 		opts.StopTimeout = &timeout
 	}
+	if f.swappiness != -1 {
+		opts.Resources.MemorySwappiness = &f.swappiness
+	}
+	if opts.Platform, err = parsePlatform(f.platform); err != nil {
+		return opts, err
+	}
 	shown := newProgress(os.Stderr, false, false)
-	opts.PullOptions = engine.PullOptions{Registry: f.registry.options(a), Report: shown.report, Done: shown.close}
+	opts.PullOptions = engine.PullOptions{Registry: f.registry.options(a), Platform: opts.Platform, Report: shown.report, Done: shown.close}
 	return opts, nil
 }
