@@ -8,6 +8,10 @@ cd "$(dirname "$0")/.."
 scripts/setup.sh demo
 [ -x bin/tarn ] || make build
 if [ "$(id -u)" != 0 ]; then
+  # With numbers for the users of containers (subuid(5)), root is not needed.
+  if command -v newuidmap >/dev/null && grep -qE "^($(id -un)|$(id -u)):" /etc/subuid && grep -qE "^($(id -un)|$(id -u)):" /etc/subgid; then
+    exec bin/tarn unshare "$0"
+  fi
   if ! command -v sudo >/dev/null; then
     echo "demo: containers and mounts need root: run 'make demo' as root, or install sudo" >&2
     exit 1

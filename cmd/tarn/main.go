@@ -16,6 +16,7 @@ import (
 
 	"github.com/tarnfs/tarn/engine"
 	"github.com/tarnfs/tarn/internal/format"
+	"github.com/tarnfs/tarn/internal/rootless"
 	"github.com/tarnfs/tarn/ociruntime"
 )
 
@@ -31,8 +32,14 @@ func run() int {
 	if args, ok := runtimeArgs(os.Args); ok {
 		return ociruntime.Main(context.Background(), version, args)
 	}
+	if len(os.Args) == 2 && os.Args[1] == rootless.PauseArg {
+		rootless.Pause()
+	}
 	if args, ok := monitorArgs(os.Args); ok {
 		return runMonitor(context.Background(), args)
+	}
+	if status, done := withoutRoot(os.Args[1:]); done {
+		return status
 	}
 	// The first signal asks the command to end and clean up, a second one ends the program.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"os"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -40,6 +41,9 @@ Fields for --format: .ID .Name .Type .Path`,
 			e, err := a.engine()
 			if err != nil {
 				return err
+			}
+			if len(args) > 0 && os.Getenv(rootlessEnv) != "" && os.Getenv(unsharedEnv) == "" {
+				return fmt.Errorf("what a user without root mounts is only to be seen where it is: use 'tarn unshare sh', and 'tarn mount' there")
 			}
 			var paths []string
 			failed := each(cmd, args, func(name string) error {

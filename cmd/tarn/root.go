@@ -58,8 +58,8 @@ outlive a reboot lie below --run.`,
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError(cmd, err) })
 	flags := root.PersistentFlags()
-	flags.StringVar(&a.options.Root, "root", "", "`directory` of the store (default $TARN_ROOT, or /var/lib/tarn)")
-	flags.StringVar(&a.options.Run, "run", "", "`directory` of mounts (default $TARN_RUN, or /run/tarn)")
+	flags.StringVar(&a.options.Root, "root", "", "`directory` of the store (default $TARN_ROOT, or /var/lib/tarn, or without root ~/.local/share/tarn)")
+	flags.StringVar(&a.options.Run, "run", "", "`directory` of mounts (default $TARN_RUN, or /run/tarn, or without root $XDG_RUNTIME_DIR/tarn)")
 	flags.StringVar(&a.options.Driver, "storage-driver", "",
 		"`driver` that mounts layers: auto, erofs or dirs (default $TARN_STORAGE_DRIVER, or auto)")
 	suggest(root, "storage-driver", engine.Drivers()...)
@@ -127,6 +127,7 @@ func addCommands(root *cobra.Command, a *app) {
 		newRepairCmd(a),
 		newPruneCmd(a),
 		newVolumeCmd(a),
+		newUnshareCmd(),
 		newPullCmd(a),
 		newPushCmd(a),
 		newCopyCmd(a),

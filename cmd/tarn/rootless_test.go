@@ -1,0 +1,162 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tarnfs/tarn/internal/testenv"
+)
+
+// ordinary is a user of the machine without rights, made for one test, who has tarn.
+type ordinary struct {
+	t         *testing.T
+	name, dir string
+}
+
+func newOrdinary(t *testing.T) *ordinary {
+	t.Helper()
+	testenv.RequireRoot(t)
+	testenv.RequireTool(t, "useradd", "userdel", "su", "newuidmap")
+	u := &ordinary{t: t, name: "tarn-t" + strconv.Itoa(os.Getpid()%100000), dir: testenv.TempDir(t)}
+	require.NoError(t, os.Chmod(u.dir, 0o755))
+	home := filepath.Join(u.dir, "home")
+	u.root("useradd", "--create-home", "--home-dir", home, "--shell", "/bin/sh", u.name)
+	t.Cleanup(func() {
+		u.end()
+		u.root("userdel", u.name)
+	})
+	// Debian's useradd gives numbers to ordinary users, others' need not.
+	for flag, file := range map[string]string{"--add-subuids": "/etc/subuid", "--add-subgids": "/etc/subgid"} {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		if !strings.Contains("\n"+string(text), "\n"+u.name+":") {
+			u.root("usermod", flag, "1100000-1165535", u.name)
+		}
+	}
+	// This program is tarn, if it is called so.
+	self, err := os.Executable()
+	require.NoError(t, err)
+	u.root("install", "-D", self, filepath.Join(u.dir, "bin/tarn"))
+	u.root("install", "-m", "644", testenv.BusyboxTar(t), filepath.Join(u.dir, "busybox.tar"))
+	return u
+}
+
+func (u *ordinary) root(name string, args ...string) {
+	u.t.Helper()
+	out, err := exec.CommandContext(u.t.Context(), name, args...).CombinedOutput()
+	if u.t.Context().Err() != nil {
+		out, err = exec.Command(name, args...).CombinedOutput() //nolint:noctx // cleaning up
+	}
+	require.NoError(u.t, err, "%s: %s", name, out)
+}
+
+// end ends the process that keeps the user's namespaces.
+func (u *ordinary) end() {
+	text, err := os.ReadFile(filepath.Join(u.dir, "home/run/tarn/pause"))
+	if err != nil {
+		return
+	}
+	pid, err := strconv.Atoi(strings.Fields(string(text))[0])
+	require.NoError(u.t, err)
+	process, err := os.FindProcess(pid)
+	require.NoError(u.t, err)
+	_ = process.Kill() // unless it has ended
+	require.Eventually(u.t, func() bool {
+		_, err := os.Stat(fmt.Sprintf("/proc/%d", pid))
+		return err != nil
+	}, time.Minute, 10*time.Millisecond)
+}
+
+// try runs a script as the user, and gives what it prints.
+func (u *ordinary) try(script string) (string, error) {
+	u.t.Helper()
+	preamble := fmt.Sprintf("cd; mkdir -p -m 700 run; export PATH=%s/bin:$PATH XDG_RUNTIME_DIR=$HOME/run BUSYBOX=%s/busybox.tar; set -eu\n", u.dir, u.dir)
+	cmd := exec.CommandContext(u.t.Context(), "su", "--login", u.name, "-c", preamble+script)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func (u *ordinary) run(script string) string {
+	u.t.Helper()
+	out, err := u.try(script)
+	require.NoError(u.t, err, "%s\n%s", script, out)
+	return out
+}
+
+// fails runs a script that fails, and gives what it says.
+func (u *ordinary) fails(script string) string {
+	u.t.Helper()
+	out, err := u.try(script)
+	require.Error(u.t, err, "%s\n%s", script, out)
+	return out
+}
+
+// An ordinary user has images and containers, below the own home directory, with nobody's help but that of
+// newuidmap(1).
+func TestRootless(t *testing.T) {
+	u := newOrdinary(t)
+	u.run("tarn import --name box $BUSYBOX")
+	require.Contains(t, u.run("tarn images"), "box")
+	require.Equal(t, "0\n0 0\n1000\n", u.run(`tarn run --name work box sh -c 'id -u; stat -c "%u %g" /etc/passwd; stat -c %u /home/user;
+		echo hi > /hello; chown 1000:1000 /hello; rm -r /home; mkdir /home; touch /home/new; echo x > /dev/null'`))
+	require.Equal(t, "A /hello\nC /home\nA /home/new\nD /home/user\n", u.run("tarn diff work"))
+	u.run("tarn commit work derived")
+	require.Equal(t, "hi\n1000\nnew\n", u.run("tarn run --rm derived sh -c 'cat /hello; stat -c %u /hello; ls /home'"))
+
+	// On the disk all is the user's, and those's who have numbers that are.
+	require.Equal(t, u.name+"\n", u.run("stat -c %U .local/share/tarn/layers"))
+	found, err := exec.CommandContext(t.Context(), "find", filepath.Join(u.dir, "home/.local/share/tarn"), "-uid", "-"+strconv.Itoa(1000)).CombinedOutput()
+	require.NoError(t, err)
+	require.Empty(t, string(found), "the machine's own users have something there")
+
+	// The namespaces are the same for every command, so containers in the background are found.
+	u.run("tarn run -d --name bg box sleep 1000")
+	require.Contains(t, u.run("tarn ps"), "bg")
+	require.Equal(t, "0\n", u.run("tarn exec bg id -u"))
+	require.Contains(t, u.run("tarn exec bg sh -c 'echo in > /file'; tarn cp bg:/file f; cat f; stat -c %U f"), "in\n"+u.name)
+	u.run("tarn stop -t 0 bg; tarn start bg; tarn exec bg cat /file; tarn rm -f bg")
+	require.Equal(t, "kept\n", u.run("tarn run --rm -v data:/data box sh -c 'echo kept > /data/x'; tarn run --rm -v data:/data box cat /data/x"))
+	require.Contains(t, u.run("tarn run --rm --network host box ls /sys/class/net"), "lo")
+	require.Equal(t, "3\n", u.run("tarn run --rm box sh -c 'exit 3' || echo $?"))
+
+	// What is mounted is to be seen where it is.
+	require.Contains(t, u.fails("tarn mount box"), "tarn unshare")
+	require.Equal(t, "0\nroot:x:0:0:root:/root:/bin/sh\n", u.run(`tarn unshare sh -c 'id -u; head -n 1 "$(tarn mount box)/etc/passwd"; tarn umount box >/dev/null'`))
+	require.Contains(t, u.run("tarn unshare cat /proc/self/uid_map"), " 0 ")
+
+	// What only root can do is refused.
+	require.Contains(t, u.fails("tarn run --rm --userns auto box true"), "users of a container's own are for root")
+	require.Contains(t, u.fails("tarn run --rm -m 64m box true"), "limits")
+
+	u.run("tarn rm work; tarn rmi derived box; tarn volume rm data; tarn check")
+	require.Empty(t, u.run("tarn ps -aq; tarn images -q"))
+}
+
+// A user without numbers for others is told how to get some.
+func TestRootlessWithoutNumbers(t *testing.T) {
+	u := newOrdinary(t)
+	for _, kind := range []string{"uid", "gid"} {
+		text, err := os.ReadFile("/etc/sub" + kind)
+		require.NoError(t, err)
+		for line := range strings.Lines(string(text)) {
+			fields := strings.Split(strings.TrimSpace(line), ":")
+			if len(fields) != 3 || fields[0] != u.name {
+				continue
+			}
+			first, err := strconv.Atoi(fields[1])
+			require.NoError(t, err)
+			size, err := strconv.Atoi(fields[2])
+			require.NoError(t, err)
+			u.root("usermod", "--del-sub"+kind+"s", fmt.Sprintf("%d-%d", first, first+size-1), u.name)
+		}
+	}
+	require.Contains(t, u.fails("tarn images"), "usermod --add-subuids")
+}

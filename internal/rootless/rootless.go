@@ -1,0 +1,277 @@
+// Package rootless makes a user without rights root of a user namespace, with the numbers that the machine's
+// administrator has given that user for others (subuid(5)).
+//
+// A program with several threads cannot enter a user namespace, so this program is executed again, inside.
+// All of a user's commands share one user namespace and one mount namespace: containers belong to it,
+// and mounts stay. They are kept by a process that does nothing else ("pause").
+package rootless
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/signal"
+	"os/user"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/tarnfs/tarn/internal/subid"
+	"github.com/tarnfs/tarn/internal/sys"
+)
+
+// PauseArg is the argument with which this program is executed to be the process that keeps the namespaces:
+// see [Pause].
+const PauseArg = "rootless-pause"
+
+// Pause waits for ever.
+func Pause() {
+	signal.Ignore(syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGTSTP)
+	select {}
+}
+
+// ErrSetup is wrapped by errors about what the machine lacks.
+var ErrSetup = errors.New("running without root")
+
+// Run executes this program again as root of the user's namespaces, with the same arguments, and gives its
+// exit status. run is where what need not outlive the machine's uptime goes. Of env's entries, those that
+// this program's environment has already are left out.
+func Run(ctx context.Context, run string, env []string) (status int, err error) {
+	runtime.LockOSThread() // of which the program's life depends
+	users, mounts, err := namespaces(ctx, run)
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", ErrSetup, err)
+	}
+	defer users.Close()
+	defer mounts.Close()
+	self, err := os.Executable()
+	if err != nil {
+		return 0, err
+	}
+	parent, err := sys.PidFD(os.Getpid())
+	if err != nil {
+		return 0, err
+	}
+	defer parent.Close()
+	p := &sys.Program{}
+	defer p.Close()
+	p.Enter("setns user", users, sys.NewUser)
+	p.Enter("setns mnt", mounts, sys.NewMount)
+	p.BeRoot(false)
+	if dir, err := os.Getwd(); err == nil {
+		p.Chdir(dir)
+	}
+	p.ResetSignals()
+	p.DieWithParent(parent)
+	p.Exec("exec "+self, self, os.Args, environment(env))
+	return supervise(p)
+}
+
+// environment is this program's, and what it does not have of more.
+func environment(more []string) []string {
+	env := os.Environ()
+	for _, entry := range more {
+		name, _, _ := strings.Cut(entry, "=")
+		if os.Getenv(name) == "" {
+			env = append(env, entry)
+		}
+	}
+	return env
+}
+
+// supervise runs the program, and passes signals on, but those that a terminal gives to both.
+func supervise(p *sys.Program) (int, error) {
+	signal.Ignore(syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTSTP, syscall.SIGTTOU, syscall.SIGTTIN)
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
+	child, err := sys.Spawn(0, nil, p)
+	if err != nil {
+		return 0, err
+	}
+	defer child.Close()
+	go func() {
+		for s := range signals {
+			if number, ok := s.(syscall.Signal); ok {
+				_ = sys.SignalPidFD(child.PidFD, number)
+			}
+		}
+	}()
+	status, err := sys.WaitPidFD(child.PidFD)
+	if err != nil {
+		return 0, err
+	}
+	if err := child.Failure(); err != nil {
+		return 0, err
+	}
+	if status.Signaled() {
+		return 128 + int(status.Signal()), nil
+	}
+	return status.ExitStatus(), nil
+}
+
+// namespaces opens the user's namespaces, and makes them if they are not there.
+func namespaces(ctx context.Context, run string) (users, mounts *os.File, err error) {
+	if err := os.MkdirAll(run, 0o700); err != nil {
+		return nil, nil, err
+	}
+	lock, err := os.OpenFile(filepath.Join(run, "pause.lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer lock.Close()
+	if err := sys.Flock(ctx, lock, true); err != nil {
+		return nil, nil, err
+	}
+	path := filepath.Join(run, "pause")
+	if text, err := os.ReadFile(path); err == nil {
+		if users, mounts, err := open(string(text)); err == nil {
+			return users, mounts, nil
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, err
+	}
+	id, err := pause(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := os.WriteFile(path, []byte(id), 0o600); err != nil {
+		return nil, nil, err
+	}
+	return open(id)
+}
+
+// identity names a process for good: its number, and when it was started (field 22 of proc_pid_stat(5)).
+func identity(pid int) (string, error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return "", err
+	}
+	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+	if len(fields) < 20 || fields[0][0] == 'Z' {
+		return "", fmt.Errorf("process %d: %w", pid, os.ErrProcessDone)
+	}
+	return strconv.Itoa(pid) + " " + string(fields[19]), nil
+}
+
+// open opens the namespaces of the process that id names.
+func open(id string) (users, mounts *os.File, err error) {
+	number, _, _ := strings.Cut(id, " ")
+	pid, err := strconv.Atoi(number)
+	if err != nil {
+		return nil, nil, err
+	}
+	if users, err = sys.OpenNamespace(fmt.Sprintf("/proc/%d/ns/user", pid), sys.NewUser); err != nil {
+		return nil, nil, err
+	}
+	if mounts, err = sys.OpenNamespace(fmt.Sprintf("/proc/%d/ns/mnt", pid), sys.NewMount); err != nil {
+		return nil, nil, errors.Join(err, users.Close())
+	}
+	// If it still is that process now, those are its namespaces.
+	now, err := identity(pid)
+	if err == nil && now != id {
+		err = os.ErrProcessDone
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, users.Close(), mounts.Close())
+	}
+	return users, mounts, nil
+}
+
+// pause makes the namespaces, with a process that keeps them, and names that.
+func pause(ctx context.Context) (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	wait, release, err := os.Pipe()
+	if err != nil {
+		return "", err
+	}
+	defer wait.Close()
+	defer release.Close()
+	told, tell, err := os.Pipe()
+	if err != nil {
+		return "", err
+	}
+	defer told.Close()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return "", err
+	}
+	defer null.Close()
+	p := &sys.Program{}
+	defer p.Close()
+	p.Await(wait)
+	p.BeRoot(false)
+	p.Unshare(sys.NewMount)
+	p.SlaveMounts()
+	p.NewSession()
+	p.ResetSignals()
+	for fd := range 3 {
+		p.Dup(null, fd)
+	}
+	p.KeepUntilExec(tell) // only then may we look at it again
+	p.Exec("exec "+self, self, []string{os.Args[0], PauseArg}, nil)
+	child, err := sys.Spawn(sys.NewUser, nil, p)
+	_ = tell.Close()
+	if err != nil {
+		return "", fmt.Errorf("make a user namespace: %w (see user_namespaces(7), and 'sysctl user.max_user_namespaces kernel.unprivileged_userns_clone')", err)
+	}
+	defer child.Close()
+	id, err := "", mapUsers(ctx, child.Pid)
+	if err == nil {
+		_, err = release.Write([]byte{1})
+	}
+	if err == nil {
+		_, err = io.Copy(io.Discard, told)
+		err = errors.Join(err, child.Failure())
+	}
+	if err == nil {
+		id, err = identity(child.Pid)
+	}
+	if err != nil {
+		child.Kill()
+	}
+	return id, err
+}
+
+// mapUsers has the machine's set-user-ID helpers map the user to root, and those that it may give to others to
+// users from 1 on.
+func mapUsers(ctx context.Context, pid int) error {
+	me, err := user.Current()
+	if err != nil {
+		return err
+	}
+	for _, kind := range []struct{ helper, file, own string }{
+		{"newuidmap", subid.Users, me.Uid}, {"newgidmap", subid.Groups, me.Gid},
+	} {
+		ranges, err := subid.Ranges(kind.file, me.Username, me.Uid)
+		if err != nil {
+			return err
+		}
+		if len(ranges) == 0 {
+			return fmt.Errorf("%s has no range for %s (as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 %s)", kind.file, me.Username, me.Username)
+		}
+		args := []string{strconv.Itoa(pid), "0", kind.own, "1"}
+		next := uint64(1)
+		for _, r := range ranges {
+			args = append(args, strconv.FormatUint(next, 10), strconv.FormatUint(uint64(r.First), 10), strconv.FormatUint(uint64(r.Size), 10))
+			next += uint64(r.Size)
+		}
+		out, err := exec.CommandContext(ctx, kind.helper, args...).CombinedOutput()
+		if errors.Is(err, exec.ErrNotFound) {
+			return fmt.Errorf("%s is missing (on Debian: apt-get install uidmap)", kind.helper)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w: %s", kind.helper, err, strings.TrimSpace(string(out)))
+		}
+	}
+	return nil
+}
