@@ -60,8 +60,10 @@ type load struct {
 	journal
 
 	root, run string
-	registry  string          // its host
-	archives  string          // a directory with one for each image there
+	registry  string   // its host
+	archives  string   // a directory with one for each image there
+	inward    *serving // over the store itself
+	push      func(repository, to string) error
 	remote    map[string]tree // images there, by repository
 	busybox   []byte
 	command   func(root, run string, args ...string) *exec.Cmd
@@ -136,7 +138,15 @@ func newLoad(t *testing.T, root, run string) *load {
 	}
 	served := serveStore(t, filepath.Join(testenv.TempDir(t), "root"), filepath.Join(testenv.TempDir(t), "run"))
 	l.registry, l.archives = served.host, testenv.TempDir(t)
+	l.inward = serveStore(t, root, run)
 	fromRoot, fromRun := testenv.TarnRoot(t)
+	l.push = func(repository, to string) error {
+		out, err := tarn(t, fromRoot, fromRun, "push", "--quiet", repository, l.inward.host+"/"+to).CombinedOutput()
+		if err != nil {
+			err = fmt.Errorf("push %s to %s: %w: %s", repository, to, err, out)
+		}
+		return err
+	}
 	for id := range workers {
 		for n := range 2 {
 			seeds := []int{id*2 + n, id + 20, 30}
@@ -194,7 +204,9 @@ func (w *worker) step() error {
 		return w.pull()
 	case n < 45:
 		return w.loadArchive()
-	case n < 65:
+	case n < 50:
+		return w.pushInto()
+	case n < 68:
 		return w.runAndCommit()
 	case n < 75:
 		return w.tag()
@@ -249,6 +261,13 @@ func (w *worker) loadArchive() error {
 	return w.during(w.images, "docker.io/"+repository+":latest", w.remote[repository], func() error {
 		return w.tarn(nil, "load", "--quiet", "--input", w.archive(repository))
 	})
+}
+
+// pushInto pushes an image of another store to the registry that "tarn serve" makes of this one.
+func (w *worker) pushInto() error {
+	repository := fmt.Sprintf("w%d/p%d", w.id, w.r.IntN(2))
+	to := fmt.Sprintf("pushed/w%d/%c", w.id, 'a'+w.r.IntN(2))
+	return w.during(w.images, "docker.io/"+to+":latest", w.remote[repository], func() error { return w.push(repository, to) })
 }
 
 func (w *worker) tag() error {

@@ -129,6 +129,7 @@ func (s powerSite) cutUnderLoad(t *testing.T, seed uint64, count int) {
 		}
 		stop()
 		require.NoError(t, wait())
+		require.NoError(t, l.inward.end(syscall.SIGTERM))
 		testenv.UnmountBeneath(t, run)
 	})
 	lossy := 0

@@ -2,12 +2,16 @@ package powerdisk
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"strconv"
 	"sync"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 )
 
 // Server shows disks as files.
@@ -26,7 +30,27 @@ func Serve(dir string) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mount FUSE on %s: %w", dir, err)
 	}
+	if err := keepConnection(); err != nil {
+		return nil, errors.Join(err, server.Unmount())
+	}
 	return &Server{dir: dir, server: server, root: root}, nil
+}
+
+// keepConnection keeps the connection to the kernel to this process. go-fuse lets programs that are started later inherit
+// it; then, if this process died, whoever uses a disk would wait for an answer for as long as they live.
+func keepConnection() error {
+	entries, err := os.ReadDir("/proc/self/fd")
+	for _, entry := range entries {
+		if to, err := os.Readlink("/proc/self/fd/" + entry.Name()); err != nil || to != "/dev/fuse" {
+			continue // ReadDir's own, perhaps
+		}
+		fd, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			return err
+		}
+		unix.CloseOnExec(fd)
+	}
+	return err
 }
 
 // Add shows the disk as a file of that name, and gives its path.
