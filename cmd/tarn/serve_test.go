@@ -46,6 +46,7 @@ func serveStore(t *testing.T, root, run string, flags ...string) *serving {
 	s := &serving{t: t, root: root, run: run, log: new(bytes.Buffer)}
 	s.cmd = tarn(t, root, run, append([]string{"serve", "--listen", "127.0.0.1:0"}, flags...)...)
 	s.cmd.Stderr = s.log
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // a test that is killed leaves no server
 	stdout, err := s.cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, s.cmd.Start())
