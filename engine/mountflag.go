@@ -93,9 +93,10 @@ func (p *mountParser) set(key, value string) (err error) {
 			p.tmpfs = append(p.tmpfs, "size="+strconv.FormatInt(size, 10))
 		}
 	case "tmpfs-mode":
-		if _, err = strconv.ParseUint(value, 8, 12); err == nil {
-			p.tmpfs = append(p.tmpfs, "mode="+value)
+		if _, parseErr := strconv.ParseUint(value, 8, 12); parseErr != nil {
+			err = fmt.Errorf("%w: want an octal number", ErrOption)
 		}
+		p.tmpfs = append(p.tmpfs, "mode="+value)
 	default:
 		return fmt.Errorf("%w: key %q: use type, source, target, readonly, bind-propagation, bind-recursive, bind-nonrecursive, bind-create-src, "+
 			"volume-nocopy, volume-label, volume-driver, tmpfs-size, tmpfs-mode or idmap", ErrOption, key)

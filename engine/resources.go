@@ -359,7 +359,7 @@ func parseLimit(text string) (int64, error) {
 // explainLimits says which limits the kernel may have refused to raise.
 func (r *Resources) explainLimits(err error) error {
 	step, ok := errors.AsType[*sys.StepError](err)
-	refused := ok && step.Step == "setrlimit" && step.Errno == syscall.EPERM
+	refused := ok && step.Step == sys.StepRlimit && step.Errno == syscall.EPERM
 	if err == nil || len(r.Ulimits) == 0 || !refused {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -49,8 +50,8 @@ func (m ownNetwork) Run() int {
 //	                                and nothing else
 //	image NAME [CHANGE...]          make an image of $BUSYBOX, a root file system's tar
 //
-// and the conditions [base]: the image "base" is embedded, and [debian]: $DEBIAN, a Debian root file
-// system's tar, is there.
+// and the conditions [base]: the image "base" is embedded, [debian]: $DEBIAN, a Debian root file
+// system's tar, is there, and [exists:PATH].
 func TestScripts(t *testing.T) {
 	testenv.RequireErofsFile(t)
 	runScripts(t, testscript.Params{Dir: "testdata/script"})
@@ -93,9 +94,13 @@ func runScripts(t *testing.T, params testscript.Params) {
 			return there(base.ErrNotBuilt, func() (io.Closer, error) { return base.Open() })
 		case "debian":
 			return there(os.ErrNotExist, func() (io.Closer, error) { return os.Open(debian) })
-		default:
+		}
+		path, ok := strings.CutPrefix(name, "exists:")
+		if !ok {
 			return false, fmt.Errorf("unknown condition %q", name)
 		}
+		_, err := os.Stat(path)
+		return err == nil, nil
 	}
 	params.Cmds = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 		"exits": exits, "fails": fails, "image": makeImage,

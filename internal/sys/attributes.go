@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -107,12 +108,13 @@ func SetScheduling(pid int, s Scheduling) error {
 	return nil
 }
 
-// SetRlimit is [Program.Rlimit] for another process.
+// SetRlimit is [Program.Rlimit] for another process. What the kernel refuses is a [*StepError].
 func SetRlimit(pid, resource int, soft, hard uint64) error {
-	if err := unix.Prlimit(pid, resource, &unix.Rlimit{Cur: soft, Max: hard}, nil); err != nil {
-		return fmt.Errorf("setrlimit: %w", err)
+	err := unix.Prlimit(pid, resource, &unix.Rlimit{Cur: soft, Max: hard}, nil)
+	if errno, ok := errors.AsType[unix.Errno](err); ok {
+		return &StepError{Step: StepRlimit, Errno: errno}
 	}
-	return nil
+	return err
 }
 
 // SetIOPriority sets the class and the priority in it for reading and writing, see ioprio_set(2).

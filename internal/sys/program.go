@@ -187,10 +187,13 @@ func (p *Program) Keep(fd int) { p.fds = append(p.fds, fd) }
 // Umask sets the file mode creation mask.
 func (p *Program) Umask(mask uint32) { p.call("umask", unix.SYS_UMASK, uintptr(mask)) }
 
+// StepRlimit is the step of [Program.Rlimit], for who can say what it means that it failed.
+const StepRlimit = "setrlimit"
+
 // Rlimit sets a resource limit, see setrlimit(2).
 func (p *Program) Rlimit(resource int, soft, hard uint64) {
 	lim := unix.Rlimit{Cur: soft, Max: hard}
-	p.call("setrlimit", unix.SYS_PRLIMIT64, 0, uintptr(resource), pin(p, lim), 0)
+	p.call(StepRlimit, unix.SYS_PRLIMIT64, 0, uintptr(resource), pin(p, lim), 0)
 }
 
 // SetGroups sets the supplementary groups.
