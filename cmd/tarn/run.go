@@ -27,6 +27,10 @@ the ports that are published (-p). Others are made by 'tarn network create', whe
 find each other by name. With "none" it has the loopback interface only, with "host" all of
 the host's, with "container:NAME" what that one has.
 
+With --userns auto its users are nobody else's on the host: root in it has no power outside,
+while its files are root's on the disk. A limit or an option that this machine cannot carry
+out is an error: none is ignored.
+
 The status is 125 when tarn itself failed, 126 when the command cannot be executed, 127
 when it is not there, else the command's: 128 and the number of a signal that ended it.`,
 		Example: `  tarn run --rm -it base                                  # a shell, removed when it ends
@@ -34,6 +38,8 @@ when it is not there, else the command's: 128 and the number of a signal that en
   echo hello | tarn run --rm -i base cat
   tarn run --rm -v "$PWD:/src:ro" -w /src debian make
   tarn run --rm -p 8080:80 nginx
+  tarn run --rm --userns auto --cpus 1.5 -m 512m --pids-limit 100 debian make
+  tarn run --rm --mount type=bind,src=/srv,dst=/srv,readonly --cap-drop ALL debian ls /srv
   tarn run --rm --network host --read-only --tmpfs /tmp debian sh -c 'id; ls /'`,
 		Args: arguments(1, -1),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
