@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 BASE := base/image/base.tar.zst
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test lint fuzz damage crash power stress bench clean help
+.PHONY: build demo test lint fuzz damage crash power cycles stress bench clean help
 
 build: $(BASE) ## Build bin/tarn, one static binary with the default image in it; bin/tarn-monitor, bin/tarn-runtime
 	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/tarn ./cmd/tarn-monitor ./cmd/tarn-runtime
@@ -36,6 +36,9 @@ crash: ## Kill commands at, and fail, each of their system calls that change a d
 
 power: ## Cut the power POWER (250) times on ext4, and on xfs, while commands run: all must be there again (as root)
 	TARN_POWER_CUTS=$(or $(POWER),250) go test -count=1 -timeout=0 -run TestPowerCuts -v ./cmd/tarn
+
+cycles: ## Start and stop containers CYCLES (1000) times while tarn's own processes are killed at random (as root)
+	TARN_CYCLES=$(or $(CYCLES),1000) go test -count=1 -timeout=0 -run TestCycles -v ./cmd/tarn
 
 stress: ## Have 16 users do everything at once for STRESS (300) seconds (as root)
 	TARN_STRESS_SECONDS=$(or $(STRESS),300) go test -count=1 -timeout=0 -run TestStress -v ./cmd/tarn

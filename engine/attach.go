@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -85,12 +86,16 @@ type session struct {
 	restore  func()
 	redraw   bool // the terminal's size is changed and back, so that programs draw anew
 
+	left  chan struct{} // closed when the user leaves
+	leave sync.Once
+
 	mu   sync.Mutex // of what is sent
 	conn *os.File
 }
 
 func newSession(streams Streams, terminal bool) (*session, error) {
-	s := &session{Streams: streams, terminal: terminal, restore: func() {}}
+	s := &session{Streams: streams, terminal: terminal, restore: func() {}, left: make(chan struct{})}
+	s.SigProxy = streams.SigProxy && !terminal // what is typed there makes signals by itself
 	var err error
 	if s.keys, err = ParseDetachKeys(streams.DetachKeys); err != nil {
 		return nil, err
@@ -134,13 +139,12 @@ func (s *session) serve(ctx context.Context, c *Container, conn *os.File) (statu
 	s.conn = conn
 	done := make(chan struct{})
 	defer close(done)
-	left := make(chan struct{})
 	if s.terminal {
 		s.resize()
 	}
 	if s.Input {
 		_ = s.send(monitor.Stdin, nil) // says that there is an input whose end counts
-		go s.copyInput(left)
+		go s.copyInput()
 	}
 	go s.passSignals(c, done)
 	type end struct {
@@ -155,7 +159,7 @@ func (s *session) serve(ctx context.Context, c *Container, conn *os.File) (statu
 	select {
 	case got := <-ended:
 		return got.status, got.err
-	case <-left:
+	case <-s.left:
 		return 0, ErrDetached
 	case <-ctx.Done():
 		if s.signals != nil { // it is the container's
@@ -187,7 +191,7 @@ func (s *session) copyOutput() (int, error) {
 }
 
 // copyInput sends what is read here, until the keys to leave come.
-func (s *session) copyInput(left chan<- struct{}) {
+func (s *session) copyInput() {
 	filter := &detachFilter{keys: s.keys}
 	if !s.terminal {
 		filter.keys = nil
@@ -201,7 +205,7 @@ func (s *session) copyInput(left chan<- struct{}) {
 				return
 			}
 			if leave {
-				close(left)
+				s.goAway()
 				return
 			}
 		}
@@ -228,9 +232,16 @@ func (s *session) passSignals(c *Container, done <-chan struct{}) {
 			return
 		}
 		number, ok := sig.(syscall.Signal)
-		if !ok || number == syscall.SIGWINCH {
-			if s.terminal {
-				s.resize()
+		switch {
+		case !ok:
+			continue
+		case number == syscall.SIGWINCH && s.terminal:
+			s.resize()
+			continue
+		case !s.SigProxy:
+			// The terminal is gone, or somebody wants us to be.
+			if slices.Contains([]syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM}, number) {
+				s.goAway()
 			}
 			continue
 		}
@@ -240,11 +251,11 @@ func (s *session) passSignals(c *Container, done <-chan struct{}) {
 		if asked == askedEnough {
 			number = killSignal
 		}
-		if s.SigProxy {
-			_ = c.refreshed().signal(func(process *os.File) error { return sys.SignalPidFD(process, number) })
-		}
+		_ = c.refreshed().signal(func(process *os.File) error { return sys.SignalPidFD(process, number) })
 	}
 }
+
+func (s *session) goAway() { s.leave.Do(func() { close(s.left) }) }
 
 // refreshed is the container as it is now.
 func (c *Container) refreshed() *Container {

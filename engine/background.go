@@ -184,7 +184,7 @@ func (e *Engine) startInBackground(ctx context.Context, c *Container, b *backgro
 	}
 	process, err := e.startLocked(ctx, l, b)
 	if err != nil {
-		return nil, nil, errors.Join(err, l.unwire(), socket.Close(), e.removeSocket(c))
+		return nil, nil, errors.Join(err, l.unwire(), socket.Close())
 	}
 	b.wiring, b.upstream = l.wiring, l.resolver.upstream
 	c.State.Status, c.State.StartedAt, c.State.FinishedAt = StatusRunning, time.Now().UTC(), time.Time{}

@@ -44,24 +44,31 @@ func (e *Engine) eventsPath() string { return filepath.Join(e.Store.Run(), "even
 
 // emit records that something has happened to a container. attributes are names and values in turn.
 func (e *Engine) emit(c *Container, action string, attributes ...string) error {
+	return e.record(c.event(action, attributes...))
+}
+
+func (c *Container) event(action string, attributes ...string) Event {
 	actor := EventActor{ID: c.ID, Attributes: map[string]string{"name": c.Name, "image": c.ImageName}}
 	maps.Copy(actor.Attributes, c.Settings.Config.Labels)
 	for i := 0; i+1 < len(attributes); i += 2 {
 		actor.Attributes[attributes[i]] = attributes[i+1]
 	}
-	return e.record(Event{Status: action, ID: c.ID, From: c.ImageName, Type: "container", Action: action, Actor: actor})
+	return Event{Status: action, ID: c.ID, From: c.ImageName, Type: "container", Action: action, Actor: actor}
 }
 
-// record appends an event to the file of events. Who appends holds a shared lock on the file; who makes it
+// record appends events to the file of events. Who appends holds a shared lock on the file; who makes it
 // the older one an exclusive one, so that nobody appends to that any more.
-func (e *Engine) record(event Event) error {
-	now := time.Now()
-	event.Scope, event.Time, event.TimeNano = "local", now.Unix(), now.UnixNano()
-	line, err := json.Marshal(event)
-	if err != nil {
-		return err
+func (e *Engine) record(events ...Event) error {
+	var lines []byte
+	for _, event := range events {
+		now := time.Now()
+		event.Scope, event.Time, event.TimeNano = "local", now.Unix(), now.UnixNano()
+		line, err := json.Marshal(event)
+		if err != nil {
+			return err
+		}
+		lines = append(append(lines, line...), '\n')
 	}
-	line = append(line, '\n')
 	for {
 		f, err := os.OpenFile(e.eventsPath(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 		if errors.Is(err, fs.ErrNotExist) { // nothing was run since the machine's start
@@ -73,15 +80,15 @@ func (e *Engine) record(event Event) error {
 		if err != nil {
 			return fmt.Errorf("events: %w", err)
 		}
-		done, err := e.append(f, line)
+		done, err := e.append(f, lines)
 		if err = errors.Join(err, f.Close()); done || err != nil {
 			return err
 		}
 	}
 }
 
-// append appends a line, if f is still the newer file.
-func (e *Engine) append(f *os.File, line []byte) (done bool, err error) {
+// append appends lines, if f is still the newer file.
+func (e *Engine) append(f *os.File, lines []byte) (done bool, err error) {
 	if err := sys.WaitFlock(f, false); err != nil {
 		return false, err
 	}
@@ -89,7 +96,7 @@ func (e *Engine) append(f *os.File, line []byte) (done bool, err error) {
 	if err != nil || !is {
 		return false, err
 	}
-	if _, err := f.Write(line); err != nil {
+	if _, err := f.Write(lines); err != nil {
 		return false, fmt.Errorf("events: %w", err)
 	}
 	info, err := f.Stat()

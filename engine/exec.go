@@ -231,7 +231,6 @@ func (e *Engine) execInTerminal(ctx context.Context, c *Container, opts ExecOpti
 	if err != nil {
 		return 0, err
 	}
-	session.SigProxy = false // signals are for the container's first process
 	return session.serve(ctx, c, ours)
 }
 

@@ -64,7 +64,7 @@ func (e *Engine) recordEnd(ctx context.Context, c *Container) (again bool, err e
 		return false, err
 	}
 	c.State.OOMKilled = kills > 0
-	if err := errors.Join(e.release(c), removeAll(c.exitPath()), e.removeSocket(c)); err != nil {
+	if err := errors.Join(e.release(c), removeAll(c.exitPath())); err != nil {
 		return false, err
 	}
 	again = c.wantsRestart()
@@ -115,7 +115,11 @@ func (e *Engine) startAgain(ctx context.Context, c *Container) (err error) {
 }
 
 func (e *Engine) emitDie(c *Container) error {
-	return e.emit(c, "die", "exitCode", strconv.Itoa(c.State.ExitCode))
+	return e.record(c.died())
+}
+
+func (c *Container) died() Event {
+	return c.event("die", "exitCode", strconv.Itoa(c.State.ExitCode))
 }
 
 // exitPath is where the monitor says how the container ended.

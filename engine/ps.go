@@ -135,7 +135,7 @@ func (e *Engine) collect(ctx context.Context, c *Container) (err error) {
 	if c.State.Status != StatusCreated {
 		c.setExit()
 	}
-	if err := errors.Join(removeAll(c.exitPath()), e.removeSocket(c)); err != nil {
+	if err := removeAll(c.exitPath()); err != nil {
 		return err
 	}
 	c.State.Owner = processID{}

@@ -48,7 +48,7 @@ func (e *Engine) RemoveContainer(ctx context.Context, key string, opts RemoveOpt
 	if err := e.Store.RemoveContainer(c.Container, true); err != nil {
 		return err
 	}
-	if err := errors.Join(e.removeSocket(c), e.emit(c, "destroy")); err != nil || !opts.Volumes {
+	if err := e.emit(c, "destroy"); err != nil || !opts.Volumes {
 		return err
 	}
 	if err := e.removeVolumes(ctx, c); err != nil {
@@ -82,7 +82,7 @@ func (e *Engine) makeRemovable(ctx context.Context, c *Container, opts RemoveOpt
 // release takes away what a container has on the host while it runs, and what one that was killed
 // together with tarn left behind.
 func (e *Engine) release(c *Container) error {
-	return errors.Join(container.RemoveCgroup(c.cgroupPath()), e.networks.Release(c.ID))
+	return errors.Join(container.RemoveCgroup(c.cgroupPath()), e.networks.Release(c.ID), e.removeSocket(c))
 }
 
 // kill ends the container's first process, and so all of them, and waits for that.

@@ -85,7 +85,7 @@ func (e *Engine) Run(ctx context.Context, opts RunOptions) (status int, err erro
 	go func() {
 		err := l.recordStart(process, lock)
 		l.close()
-		recorded <- errors.Join(err, e.emit(l.Container, "create"), e.emit(l.Container, "start"))
+		recorded <- errors.Join(err, e.record(l.event("create"), l.event("start")))
 	}()
 	status, err = streams.serve(ctx, process)
 	unwired := make(chan error, 1)
@@ -156,7 +156,7 @@ func (e *Engine) finish(ctx context.Context, c *Container, state ContainerState)
 	case c.gone():
 		return nil
 	case c.Settings.Host.AutoRemove:
-		return errors.Join(e.emitDie(c), e.discard(ctx, c), e.emit(c, "destroy"))
+		return errors.Join(e.discard(ctx, c), e.record(c.died(), c.event("destroy")))
 	default:
 		return errors.Join(c.WriteState(state), e.emitDie(c))
 	}

@@ -42,12 +42,17 @@ func (e *Engine) Wait(ctx context.Context, key string) (int, error) {
 		if last, err = events.awaitEnd(ctx, c, last); err != nil {
 			return 0, err
 		}
-		id := c.ID
-		if c, err = e.container(ctx, id); errors.Is(err, ErrNoContainer) {
+		seen := c
+		if c, err = e.container(ctx, seen.ID); errors.Is(err, ErrNoContainer) {
+			if last < 0 { // it was removed before the event was seen
+				if last, err = events.awaitEnd(ctx, seen, last); err != nil {
+					return 0, err
+				}
+			}
 			if last >= 0 {
 				return last, nil
 			}
-			return 0, fmt.Errorf("wait for container %s: it was removed", id[:12])
+			return 0, fmt.Errorf("wait for container %s: it was removed", seen.ID[:12])
 		}
 		if err != nil {
 			return 0, err

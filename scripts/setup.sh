@@ -23,6 +23,7 @@ if [ "$goal" != demo ]; then
     setfacl:acl setfattr:attr getcap:libcap2-bin
     mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs
     ip:iproute2 nft:nftables            # networks, seen by others' eyes
+    tmux:tmux ps:procps                  # a session in a terminal; "tarn top"
     zstd:zstd gzip:gzip unshare:util-linux script:bsdutils modprobe:kmod
   )
 fi
