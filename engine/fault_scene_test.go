@@ -261,7 +261,7 @@ func (s *scene) requireCollected(e *engine.Engine) {
 	s.t.Helper()
 	_, err := e.Import(s.t.Context(), bytes.NewReader(rootTar(s.t)), engine.ImportOptions{Name: "next"})
 	require.NoError(s.t, err)
-	for _, dir := range []string{"tmp", "pins", "images", "entries"} {
+	for _, dir := range []string{"tmp", "pins", "images", "entries", "recipes", "networks"} {
 		left, err := filepath.Glob(filepath.Join(s.root, dir, ".tmp-*"))
 		require.NoError(s.t, err)
 		require.Empty(s.t, left)

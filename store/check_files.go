@@ -198,7 +198,7 @@ func (c *Census) checkFiles() error {
 			c.fault(Object{KindFile, entry.Name()}, path, errStranger)
 		}
 	}
-	for _, dir := range []string{dirTmp, dirImages, dirEntries, dirPins, dirRecipes} {
+	for _, dir := range unfinishedIn() {
 		if err := c.checkUnfinished(dir); err != nil {
 			return err
 		}

@@ -199,7 +199,7 @@ func (p *plan) inits(refs *live) error {
 
 // leftovers counts what dead processes have not finished.
 func (p *plan) leftovers() error {
-	for _, dir := range []string{dirTmp, dirImages, dirEntries, dirPins, dirRecipes} {
+	for _, dir := range unfinishedIn() {
 		entries, err := os.ReadDir(p.store.path(dir))
 		if errors.Is(err, os.ErrNotExist) {
 			continue

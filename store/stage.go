@@ -94,7 +94,7 @@ func (s *Store) CollectCounting(ctx context.Context, freed func(bytes int64)) er
 
 func (s *Store) collectLeftovers(remove func(path string) error) error {
 	errs := []error{s.collectPartials(time.Now()), s.collectContainers()}
-	for _, dir := range []string{dirTmp, dirImages, dirEntries, dirPins} {
+	for _, dir := range unfinishedIn() {
 		if err := atomicfile.CollectWith(s.path(dir), remove); !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
@@ -109,4 +109,9 @@ func (s *Store) discard(path string) error { return atomicfile.Bury(path, s.path
 func (s *Store) bury(path string) error {
 	_, err := atomicfile.Entomb(path, s.path(dirTmp))
 	return err
+}
+
+// unfinishedIn lists the directories where something may be unfinished.
+func unfinishedIn() []string {
+	return []string{dirTmp, dirImages, dirEntries, dirPins, dirRecipes, dirNetworks}
 }

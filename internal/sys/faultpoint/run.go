@@ -100,31 +100,47 @@ func (w *watch) start(cmd *exec.Cmd) (served chan error, err error) {
 	return served, err
 }
 
+// serve answers calls until no process is left that could make one. It does not wait for anything but the next:
+// the thread that starts the program, and with it all of this process, may be waiting for an answer itself.
 func (w *watch) serve() error {
-	for {
-		n, ok, err := w.listener.next()
-		if err != nil || !ok {
-			return err
+	asked := make(chan *notice, maxThreads)
+	judged := make(chan error, 1)
+	go func() { judged <- w.judgeAll(asked) }()
+	var err error
+	for err == nil {
+		var n *notice
+		var ok bool
+		if n, ok, err = w.listener.next(); err != nil || !ok {
+			break
 		}
-		process := n.process()
-		var verdict Verdict
-		if process != syscall.Getpid() { // it may be the thread that starts it
-			<-w.started
-			verdict = w.judge(n)
-		}
-		if verdict.Kill {
-			w.killed = true
-			if err := syscall.Kill(w.pid, syscall.SIGKILL); err != nil {
-				return err
-			}
-		}
-		if w.killed && process == w.pid {
-			continue // an answer would let the call happen before it dies
-		}
-		if err := w.listener.answer(n, verdict.Errno); err != nil {
-			return err
+		if n.process() == syscall.Getpid() {
+			err = w.listener.answer(n, 0)
+		} else {
+			asked <- n
 		}
 	}
+	close(asked)
+	return errors.Join(err, <-judged)
+}
+
+// maxThreads is more than the program has: each of them waits at one call at most.
+const maxThreads = 4096
+
+func (w *watch) judgeAll(asked <-chan *notice) error {
+	<-w.started
+	var errs []error
+	for n := range asked {
+		verdict := w.judge(n)
+		if verdict.Kill {
+			w.killed = true
+			errs = append(errs, syscall.Kill(w.pid, syscall.SIGKILL))
+		}
+		if w.killed && n.process() == w.pid {
+			continue // an answer would let the call happen before it dies
+		}
+		errs = append(errs, w.listener.answer(n, verdict.Errno))
+	}
+	return errors.Join(errs...)
 }
 
 func (w *watch) judge(n *notice) Verdict {
