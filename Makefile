@@ -48,6 +48,7 @@ bench: build ## Compare with other tools on this machine, writing bench/RESULTS.
 	@scripts/debian-root.sh
 	@scripts/debian-roots.sh
 	@scripts/docker.sh
+	@scripts/nginx.sh
 	go run ./bench
 
 clean: ## Remove what was built here (not the caches of the tests and of Go)

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"syscall"
@@ -18,6 +19,7 @@ import (
 	"github.com/tarnfs/tarn/container"
 	"github.com/tarnfs/tarn/internal/sys"
 	"github.com/tarnfs/tarn/monitor"
+	"github.com/tarnfs/tarn/network"
 )
 
 // background is what a container is connected with that runs on its own: its monitor.
@@ -25,7 +27,8 @@ type background struct {
 	interactive, terminal bool
 	cols, rows            uint16 // of the terminal at first; 0 if nobody is attached
 
-	wiring   *wiring // its networks; nil for none
+	wiring   *wiring      // its networks; nil for none
+	kept     network.Kept // files that are passed on, which nobody may close before
 	upstream []netip.AddrPort
 
 	theirs                []*os.File // to be closed when the container has them
@@ -234,6 +237,14 @@ func (b *background) keepNetworks(cfg *monitor.Config) error {
 		}
 		cfg.Held = append(cfg.Held, fd)
 	}
+	for _, p := range kept.Proxied {
+		fd, err := sys.KeepOnExec(p.Socket)
+		if err != nil {
+			return err
+		}
+		cfg.Proxied = append(cfg.Proxied, monitor.Proxied{Socket: fd, To: p.To})
+	}
+	b.kept = kept
 	if kept.UDP == nil {
 		return nil
 	}
@@ -259,9 +270,11 @@ func become(program []string, cfg *monitor.Config, process *container.Process, b
 		}
 	}
 	args := append(program[1:], append([]string{"serve"}, cfg.Args()...)...)
-	return process.Become(func() error {
+	err = process.Become(func() error {
 		return fmt.Errorf("exec %s: %w", program[0], syscall.Exec(program[0], args, os.Environ()))
 	})
+	runtime.KeepAlive(b) // until the exec its files must not be closed
+	return err
 }
 
 // monitorName is the small program's name. It lies beside ours.

@@ -29,6 +29,8 @@ type Config struct {
 
 	// Held are descriptors to be held open: what the container has of networks counts as long as they are.
 	Held []int
+	// Proxied are listening sockets whose connections are passed on to the container.
+	Proxied []Proxied
 	// NamesUDP and NamesTCP are sockets at which the container asks for names; NamesRun is where those of
 	// its networks are, and NameServers who is asked for others.
 	NamesUDP, NamesTCP int
@@ -94,6 +96,7 @@ func (c *Config) fields() []field {
 		}},
 		number("names-udp", &c.NamesUDP), number("names-tcp", &c.NamesTCP), text("names-run", &c.NamesRun),
 		list("held", &c.Held, strconv.Itoa, strconv.Atoi),
+		list("proxied", &c.Proxied, Proxied.String, parseProxied),
 		list("name-servers", &c.NameServers, netip.AddrPort.String, netip.ParseAddrPort),
 		wide("health-interval", (*int64)(&c.HealthInterval)), wide("health-start", (*int64)(&c.HealthStart)),
 		wide("health-start-interval", (*int64)(&c.HealthStartInterval)),

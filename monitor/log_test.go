@@ -174,7 +174,7 @@ func BenchmarkLog(b *testing.B) {
 func TestConfigAsArguments(t *testing.T) {
 	want := Config{
 		ID: "id", PID: 1, Stdin: 2, Stdout: 3, Stderr: 4, TTY: 5, Socket: 6, Client: 7, StdinOnce: true,
-		Held: []int{8, 9}, NamesUDP: 10, NamesTCP: 11, NamesRun: "/run", NameServers: []netip.AddrPort{netip.MustParseAddrPort("[::1]:53"), netip.MustParseAddrPort("1.2.3.4:53")},
+		Held: []int{8, 9}, Proxied: []Proxied{{12, netip.MustParseAddrPort("172.18.0.2:80")}, {13, netip.MustParseAddrPort("172.18.0.2:81")}}, NamesUDP: 10, NamesTCP: 11, NamesRun: "/run", NameServers: []netip.AddrPort{netip.MustParseAddrPort("[::1]:53"), netip.MustParseAddrPort("1.2.3.4:53")},
 		Log: "/a log=x", MaxSize: 1 << 40, MaxFile: 8, StopSignal: 9, Exit: "/exit",
 		Health: []string{"/tarn", "tarn", "then=3"}, HealthInterval: time.Second, HealthStart: 2, HealthStartInterval: 3,
 		Then: []string{"/tarn", "tarn", "", "id"},

@@ -19,6 +19,7 @@ import (
 	"github.com/tarnfs/tarn/network/dns"
 	"github.com/tarnfs/tarn/network/firewall"
 	"github.com/tarnfs/tarn/network/link"
+	"github.com/tarnfs/tarn/network/proxy"
 )
 
 // Request is a container's wish to be in a network.
@@ -149,12 +150,10 @@ func (a *Attachment) publish(ctx context.Context) error {
 	if err := a.networks.lead(p.rules()); err != nil {
 		return err
 	}
-	if p.IPv6.IsValid() {
-		return nil
-	}
-	for _, b := range a.bindings {
+	for i, b := range a.bindings {
 		if l, ok := b.socket.(net.Listener); ok && b.HostIP.Is6() {
-			go proxy(context.WithoutCancel(ctx), l, netip.AddrPortFrom(p.IPv4, b.ContainerPort))
+			a.bindings[i].passedOn = netip.AddrPortFrom(p.IPv4, b.ContainerPort)
+			go proxy.Serve(context.WithoutCancel(ctx), l, a.bindings[i].passedOn)
 		}
 	}
 	return nil

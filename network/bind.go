@@ -15,10 +15,13 @@ import (
 // gets it, and that it is free in the moment in which this process is gone.
 //
 // What is sent to the port does not arrive at the socket: the packet filter leads it to the container. Only
-// TCP over IPv6 for a container without an address of IPv6 does, and is passed on by this process.
+// what the filter cannot lead there does, and is passed on by this process: TCP to ::1, and TCP over IPv6 for a
+// container that has no address of IPv6.
 type binding struct {
 	Published
 	socket io.Closer // nil for SCTP
+	// passedOn is where this process passes on the connections of the socket; invalid if it does not.
+	passedOn netip.AddrPort
 }
 
 // bindAll binds ports of the host, all or none.

@@ -3,6 +3,7 @@ package network
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 )
@@ -11,24 +12,35 @@ import (
 // container has of networks counts as long as they are open.
 type Kept struct {
 	Held     []*os.File // a locked file, and ports: to be held open, no more
-	UDP, TCP *os.File   // where the container asks for names; nil if nobody answers
-	Run      string     // for dns.Zone
+	Proxied  []Proxied
+	UDP, TCP *os.File // where the container asks for names; nil if nobody answers
+	Run      string   // for dns.Zone
+}
+
+// Proxied is a listening socket whose connections are passed on, see package proxy.
+type Proxied struct {
+	Socket *os.File
+	To     netip.AddrPort
 }
 
 // Files gives the files that keep the attachment. They are others than its own, which end with this program.
 func (a *Attachment) Files() (k Kept, err error) {
-	add := func(of any) {
-		filer, ok := of.(interface{ File() (*os.File, error) })
+	add := func(b binding) {
+		filer, ok := b.socket.(interface{ File() (*os.File, error) })
 		if err != nil || !ok {
 			return
 		}
 		var f *os.File
-		if f, err = filer.File(); err == nil {
+		switch f, err = filer.File(); {
+		case err != nil:
+		case b.passedOn.IsValid():
+			k.Proxied = append(k.Proxied, Proxied{f, b.passedOn})
+		default:
 			k.Held = append(k.Held, f)
 		}
 	}
 	for _, b := range a.bindings {
-		add(b.socket)
+		add(b)
 	}
 	for _, s := range a.names {
 		var f *os.File

@@ -23,5 +23,6 @@ scripts/conformance.sh
 "${as_root[@]}" scripts/debian-root.sh
 "${as_root[@]}" scripts/erofs-utils.sh
 "${as_root[@]}" scripts/docker.sh
+"${as_root[@]}" scripts/nginx.sh
 # The result depends on the kernel and the tools installed, which go's cache of results ignores.
 exec go test -count=1 -timeout=30m "${runner[@]}" "$@" ./...

@@ -51,7 +51,7 @@ func (m ownNetwork) Run() int {
 //	image NAME [CHANGE...]          make an image of $BUSYBOX, a root file system's tar
 //
 // and the conditions [base]: the image "base" is embedded, [debian]: $DEBIAN, a Debian root file
-// system's tar, is there, and [exists:PATH].
+// system's tar, is there, [nginx]: so is $NGINX, a directory of Debian packages, and [exists:PATH].
 func TestScripts(t *testing.T) {
 	testenv.RequireErofsFile(t)
 	runScripts(t, testscript.Params{Dir: "testdata/script"})
@@ -72,6 +72,7 @@ func runScripts(t *testing.T, params testscript.Params) {
 	t.Helper()
 	busybox := testenv.BusyboxTar(t)
 	debian := filepath.Join(testenv.CacheDir(t), "debian.tar")
+	nginx := filepath.Join(testenv.CacheDir(t), "nginx")
 	params.WorkdirRoot = testenv.TempDir(t) // on a disk, and gone at the end
 	params.RequireExplicitExec, params.RequireUniqueNames, params.ContinueOnError = true, true, true
 	params.UpdateScripts = os.Getenv("UPDATE_SCRIPTS") != ""
@@ -86,6 +87,7 @@ func runScripts(t *testing.T, params testscript.Params) {
 		env.Setenv("TARN_STORAGE_DRIVER", os.Getenv("TARN_STORAGE_DRIVER"))
 		env.Setenv("BUSYBOX", busybox)
 		env.Setenv("DEBIAN", debian)
+		env.Setenv("NGINX", nginx)
 		return nil
 	}
 	params.Condition = func(name string) (bool, error) {
@@ -94,6 +96,8 @@ func runScripts(t *testing.T, params testscript.Params) {
 			return there(base.ErrNotBuilt, func() (io.Closer, error) { return base.Open() })
 		case "debian":
 			return there(os.ErrNotExist, func() (io.Closer, error) { return os.Open(debian) })
+		case "nginx":
+			return there(os.ErrNotExist, func() (io.Closer, error) { return os.Open(nginx) })
 		}
 		path, ok := strings.CutPrefix(name, "exists:")
 		if !ok {

@@ -18,7 +18,7 @@ import (
 )
 
 // ErrUnable is wrapped when the kernel has no nftables, or this program may not use it.
-var ErrUnable = errors.New("the packet filter cannot be set up")
+var ErrUnable = errors.New("no packet filter")
 
 // Network is what the filter has to know of a network.
 type Network struct {
@@ -169,7 +169,7 @@ func explain(what string, err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EACCES):
-		return fmt.Errorf("%w: %s: %w (CAP_NET_ADMIN is missing): use --network none or host", ErrUnable, what, err)
+		return fmt.Errorf("%w: %s: %w (CAP_NET_ADMIN is missing): use --network host", ErrUnable, what, err)
 	case errors.Is(err, syscall.EPROTONOSUPPORT), errors.Is(err, syscall.EOPNOTSUPP), errors.Is(err, syscall.EINVAL):
 		return fmt.Errorf("%w: %s: %w (the kernel lacks nftables, or a part of it): use --network none or host", ErrUnable, what, err)
 	default:

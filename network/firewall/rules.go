@@ -72,7 +72,9 @@ func addTable(c *nftables.Conn) error {
 	add(base("in", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest),
 		concat(toLoopback(), verdict(expr.VerdictReturn, "")),
 		concat(toHost(), verdict(expr.VerdictJump, published.Name)))
+	// What comes from ::1 the kernel lets go nowhere else: the port's own socket takes it, see package proxy.
 	add(base("local", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest),
+		concat(within(netip.MustParsePrefix("::1/128"), 24), verdict(expr.VerdictReturn, "")),
 		concat(toHost(), verdict(expr.VerdictJump, published.Name)))
 	add(base("between", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter),
 		concat(iif(), choose(forwardMap)), concat(oif(), choose(forwardMap)))
@@ -130,7 +132,6 @@ func natRules(n Network) [][]expr.Any {
 	// came in by, where the bridge asks the packet filter: bridge-nf-call-iptables.)
 	rules := [][]expr.Any{
 		concat(to, published(), source(netip.MustParsePrefix("127.0.0.0/8")), masquerade()),
-		concat(to, published(), source(netip.MustParsePrefix("::1/128")), masquerade()),
 	}
 	for _, subnet := range n.Subnets {
 		rules = append(rules, concat(to, published(), source(subnet), masquerade()))

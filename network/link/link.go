@@ -24,7 +24,7 @@ var (
 	// ErrForeign is wrapped when a device has the name that ours is to have.
 	ErrForeign = errors.New("there is another device of that name")
 	// ErrUnable is wrapped when the kernel, or what this program may do, does not suffice.
-	ErrUnable = errors.New("networks cannot be made here")
+	ErrUnable = errors.New("no bridge")
 )
 
 // Bridge is the device that joins the containers of a network and the host.
@@ -188,7 +188,7 @@ func explain(what string, err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EACCES):
-		return fmt.Errorf("%w: %s: %w (CAP_NET_ADMIN is missing): use --network none or host", ErrUnable, what, err)
+		return fmt.Errorf("%w: %s: %w (CAP_NET_ADMIN is missing): use --network host", ErrUnable, what, err)
 	case errors.Is(err, syscall.EOPNOTSUPP), errors.Is(err, syscall.EAFNOSUPPORT), errors.Is(err, syscall.EPROTONOSUPPORT):
 		return fmt.Errorf("%w: %s: %w (the kernel lacks bridge or veth): use --network none or host", ErrUnable, what, err)
 	default:

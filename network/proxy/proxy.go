@@ -1,4 +1,7 @@
-package network
+// Package proxy passes on connections that the packet filter cannot lead to a container: those to ::1, and
+// over IPv6 to one that has no address of IPv6. It is apart from package network for the small program that keeps a container's
+// networks.
+package proxy
 
 import (
 	"context"
@@ -13,8 +16,8 @@ import (
 // maxProxied is how many connections of one port are passed on at a time: more wait to be accepted.
 const maxProxied = 512
 
-// proxy passes on connections, until the listener is closed.
-func proxy(ctx context.Context, l net.Listener, to netip.AddrPort) {
+// Serve passes on connections, until the listener is closed.
+func Serve(ctx context.Context, l net.Listener, to netip.AddrPort) {
 	room := make(chan struct{}, maxProxied)
 	for {
 		room <- struct{}{}
