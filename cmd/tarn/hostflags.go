@@ -3,6 +3,8 @@ package main
 import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/tarnfs/tarn/engine"
 )
 
 func (f *containerFlags) addMounts(flags *pflag.FlagSet) {
@@ -46,8 +48,8 @@ func (f *containerFlags) addSharing(cmd *cobra.Command, flags *pflag.FlagSet) {
 	suggest(cmd, "userns", "host", "auto", "container:")
 }
 
-func (f *containerFlags) addResources(flags *pflag.FlagSet) {
-	r := &f.Resources
+// addLimits adds what can be changed of a container later, too.
+func addLimits(flags *pflag.FlagSet, r *engine.ResourceOptions) {
 	flags.StringVar(&r.CPUs, "cpus", "", "`number` of processors, as 1.5")
 	flags.Int64VarP(&r.CPUShares, "cpu-shares", "c", 0, "`weight` among others that want processors (1024 is usual)")
 	flags.Int64Var(&r.CPUPeriod, "cpu-period", 0, "`microseconds` that --cpu-quota is of (100000)")
@@ -59,10 +61,15 @@ func (f *containerFlags) addResources(flags *pflag.FlagSet) {
 	flags.StringVarP(&r.Memory, "memory", "m", "", "`size` of memory in bytes, or with k, m or g")
 	flags.StringVar(&r.MemoryReservation, "memory-reservation", "", "`size` of memory that it is pressed down to when that is short")
 	flags.StringVar(&r.MemorySwap, "memory-swap", "", "`size` of memory and swap together; -1 for any (default: twice --memory)")
+	flags.Int64Var(&r.PidsLimit, "pids-limit", 0, "`number` of processes; -1 for any")
+}
+
+func (f *containerFlags) addResources(flags *pflag.FlagSet) {
+	r := &f.Resources
+	addLimits(flags, r)
 	flags.Int64Var(&f.swappiness, "memory-swappiness", -1, "how readily it is swapped out: `0 to 100`")
 	flags.BoolVar(&r.OomKillDisable, "oom-kill-disable", false, "have processes wait, not be killed, when there is no more memory for them")
 	flags.IntVar(&f.Isolation.OomScoreAdj, "oom-score-adj", 0, "how readily it is killed when the machine has no memory: `-1000 to 1000`")
-	flags.Int64Var(&r.PidsLimit, "pids-limit", 0, "`number` of processes; -1 for any")
 	flags.StringArrayVar(&r.Ulimits, "ulimit", nil, "limit of each process: `NAME=SOFT[:HARD]`, as nofile=1024:4096")
 	flags.StringVar(&r.CgroupParent, "cgroup-parent", "", "`cgroup` to make its own in")
 }

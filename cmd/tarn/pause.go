@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/tarnfs/tarn/engine"
 )
@@ -88,14 +89,25 @@ func newWaitCmd(a *app) *cobra.Command {
 }
 
 func newUpdateCmd(a *app) *cobra.Command {
-	var restart string
+	var (
+		restart string
+		limits  engine.ResourceOptions
+	)
 	cmd := newEachCmd(a, &cobra.Command{
-		Use:     "update [flags] CONTAINER...",
-		Short:   "Change containers, also while they run",
-		Example: `  tarn update --restart always web`,
+		Use:   "update [flags] CONTAINER...",
+		Short: "Change containers, also while they run",
+		Long: `Change containers: their limits, at once if they run, and for each start from now on; and
+whether they are started again. What no flag names stays as it is.`,
+		Example: `  tarn update --restart always web
+  tarn update --memory 512m --cpus 1.5 web`,
 	}, nil)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		var opts engine.UpdateOptions
+		cmd.Flags().Visit(func(f *pflag.Flag) {
+			if f.Name != "restart" && cmd.LocalFlags().Lookup(f.Name) != nil && cmd.InheritedFlags().Lookup(f.Name) == nil {
+				opts.Resources = &limits
+			}
+		})
 		if cmd.Flags().Changed("restart") {
 			policy, err := engine.ParseRestartPolicy(restart)
 			if err != nil {
@@ -120,5 +132,7 @@ func newUpdateCmd(a *app) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&restart, "restart", "", "`policy` to start it again: no, on-failure[:TIMES], always or unless-stopped")
 	suggest(cmd, "restart", engine.RestartNo, engine.RestartOnFailure, engine.RestartAlways, engine.RestartUnlessStopped)
+	addLimits(cmd.Flags(), &limits)
+	cmd.Flags().Uint16Var(&limits.BlkioWeight, "blkio-weight", 0, "`weight` among others that want block devices: 10 to 1000")
 	return cmd
 }
