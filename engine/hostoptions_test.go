@@ -118,11 +118,11 @@ func TestIDMaps(t *testing.T) {
 		gids: []specs.LinuxIDMapping{{ContainerID: 0, HostID: 2000, Size: 10}},
 	}
 	in, out := m.insideFunc(), m.outsideFunc()
-	for container, host := range map[[2]uint32][2]uint32{{0, 0}: {1000, 2000}, {9, 9}: {1009, 2009}, {14, 1}: {5004, 2001}} {
-		uid, gid := out(container[0], container[1])
-		require.Equal(t, host, [2]uint32{uid, gid})
+	for here, want := range map[[2]uint32][2]uint32{{0, 0}: {1000, 2000}, {9, 9}: {1009, 2009}, {14, 1}: {5004, 2001}} {
+		uid, gid := out(here[0], here[1])
+		require.Equal(t, want, [2]uint32{uid, gid})
 		uid, gid = in(uid, gid)
-		require.Equal(t, container, [2]uint32{uid, gid})
+		require.Equal(t, [4]uint32{here[0], here[1]}, [4]uint32{uid, gid}, "there and back")
 	}
 	uid, gid := out(15, 10)
 	require.Equal(t, [2]uint32{1000, 2000}, [2]uint32{uid, gid}, "whom the container does not have")
