@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	osuser "os/user" // a test has a type of that name
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -58,20 +60,27 @@ func (u *ordinary) root(name string, args ...string) {
 	require.NoError(u.t, err, "%s: %s", name, out)
 }
 
-// end ends the process that keeps the user's namespaces.
+// end ends all processes of the user and of those whose numbers are the user's: the one that keeps the namespaces, and,
+// after a failure, containers.
 func (u *ordinary) end() {
-	text, err := os.ReadFile(filepath.Join(u.dir, "home/run/tarn/pause"))
-	if err != nil {
-		return
-	}
-	pid, err := strconv.Atoi(strings.Fields(string(text))[0])
+	u.t.Helper()
+	me, err := osuser.Lookup(u.name)
 	require.NoError(u.t, err)
-	process, err := os.FindProcess(pid)
-	require.NoError(u.t, err)
-	_ = process.Kill() // unless it has ended
 	require.Eventually(u.t, func() bool {
-		_, err := os.Stat(fmt.Sprintf("/proc/%d", pid))
-		return err != nil
+		left := 0
+		statuses, err := filepath.Glob("/proc/[0-9]*/status")
+		require.NoError(u.t, err)
+		for _, path := range statuses {
+			text, err := os.ReadFile(path)
+			if err != nil || !strings.Contains(string(text), "\nUid:\t"+me.Uid+"\t") || strings.Contains(string(text), "\nState:\tZ") {
+				continue
+			}
+			left++
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+			require.NoError(u.t, err)
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		return left == 0
 	}, time.Minute, 10*time.Millisecond)
 }
 
