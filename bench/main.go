@@ -74,6 +74,7 @@ func figures() []Figure {
 		{"index", indexFigure},
 		{"import", importFigure},
 		{"run", runFigure},
+		{"network", networkFigure},
 		{"runtime", runtimeFigure},
 		{"layers", layersFigure},
 		{"read", readFigure},

@@ -92,7 +92,11 @@ type docker struct {
 	env    []string
 }
 
-func (l *Lab) startDocker(ctx context.Context) (*docker, error) {
+// It makes no network unless these arguments say how.
+func (l *Lab) startDocker(ctx context.Context, networks ...string) (*docker, error) {
+	if len(networks) == 0 {
+		networks = []string{"--iptables=false", "--ip-forward=false", "--ip-masq=false", "--bridge=none"}
+	}
 	root := filepath.Join(filepath.Dir(l.dir), "docker")
 	libs, err := filepath.Glob(filepath.Join(root, "usr/lib/*-linux-gnu*"))
 	if err != nil {
@@ -114,10 +118,10 @@ func (l *Lab) startDocker(ctx context.Context) (*docker, error) {
 		_, err := os.Stat(socket)
 		return err == nil
 	}
-	d, err := startDaemon(ctx, env, listens, filepath.Join(root, "usr/sbin/dockerd"),
-		"--host", "unix://"+socket, "--data-root", l.path("docker/data"), "--exec-root", l.path("docker/exec"),
+	d, err := startDaemon(ctx, env, listens, filepath.Join(root, "usr/sbin/dockerd"), append([]string{
+		"--host", "unix://" + socket, "--data-root", l.path("docker/data"), "--exec-root", l.path("docker/exec"),
 		"--pidfile", l.path("docker.pid"), "--config-file", config, "--storage-driver", "overlay2",
-		"--iptables=false", "--ip-forward=false", "--ip-masq=false", "--bridge=none")
+	}, networks...)...)
 	if err != nil {
 		return nil, fmt.Errorf("%w (scripts/docker.sh makes it)", err)
 	}

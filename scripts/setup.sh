@@ -28,7 +28,7 @@ if [ "$goal" != demo ]; then
   )
 fi
 if [ "$goal" = bench ]; then
-  needs+=(crun:crun curl:curl /usr/bin/time:time)
+  needs+=(crun:crun curl:curl /usr/bin/time:time iptables:iptables)
 fi
 
 missing=()
