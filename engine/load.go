@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -78,30 +79,36 @@ func (e *Engine) loadImages(ctx context.Context, images []archive.Image, opts Lo
 	if err != nil {
 		return nil, err
 	}
-	staged, err := e.stageLayers(ctx, layers, opts.Report)
 	defer func() {
 		err = errors.Join(err, pins.Release())
-		for _, layer := range staged {
-			err = errors.Join(err, layer.abort())
+		if err != nil {
+			// All or nothing. If this fails, too, the next sweep does it.
+			_ = e.sweepUnused(context.WithoutCancel(ctx))
 		}
 	}()
+	sizes, err := e.takeLayers(ctx, layers, opts.Report)
 	if err != nil {
 		return nil, err
 	}
-	drafts, err := e.drafts(images, names, staged)
+	drafts, err := e.drafts(images, names, sizes)
 	if err != nil {
 		return nil, err
 	}
 	return e.publishAll(ctx, drafts)
 }
 
-// drafts says what is to be published. All that was staged goes with the first image, so that all
-// layers are in place before an image is visible.
-func (e *Engine) drafts(images []archive.Image, names [][]image.Reference, staged []*stagedLayer) ([]*draft, error) {
-	sizes := make(map[image.Digest]int64)
-	for _, layer := range staged {
-		sizes[layer.diffID] = layer.size
+// sweepUnused removes what nothing refers to.
+func (e *Engine) sweepUnused(ctx context.Context) error {
+	lock, err := e.Store.Exclusive(ctx)
+	if err != nil {
+		return err
 	}
+	err = e.sweep(lock, nil, new(Removed))
+	return errors.Join(err, lock.Unlock(), e.Store.CollectLeftovers())
+}
+
+// drafts says what is to be published when all layers are in place. sizes are those of the layers' tars.
+func (e *Engine) drafts(images []archive.Image, names [][]image.Reference, sizes map[image.Digest]int64) ([]*draft, error) {
 	drafts := make([]*draft, len(images))
 	for i := range images {
 		img := &images[i]
@@ -114,7 +121,6 @@ func (e *Engine) drafts(images []archive.Image, names [][]image.Reference, stage
 		}
 		drafts[i] = &draft{config: img.Config, manifest: manifest, names: names[i], layers: img.Parsed.RootFS.DiffIDs}
 	}
-	drafts[0].staged = staged
 	return drafts, nil
 }
 
@@ -230,31 +236,37 @@ func (e *Engine) pinLayers(ctx context.Context, layers []archiveLayer) (_ *store
 // stagedAtOnce bounds the memory of layers that are read at once; beyond it the disk is busy anyway.
 const stagedAtOnce = 4
 
-// stageLayers takes in layers, several at a time. What was staged is returned with an error too.
-func (e *Engine) stageLayers(ctx context.Context, layers []archiveLayer, report Report) ([]*stagedLayer, error) {
+// takeLayers takes in layers, several at a time, and gives the sizes of their tars. Each is in the store when it is
+// whole, so that those which come after it can borrow from it; pins keep it there until its image has a name.
+func (e *Engine) takeLayers(ctx context.Context, layers []archiveLayer, report Report) (map[image.Digest]int64, error) {
 	for _, layer := range layers {
 		report.tell(layer.transfer(Waiting))
 	}
-	staged := make([]*stagedLayer, len(layers))
+	var (
+		mu    sync.Mutex
+		sizes = make(map[image.Digest]int64)
+	)
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(min(runtime.GOMAXPROCS(0), stagedAtOnce))
-	for i, layer := range layers {
-		group.Go(func() (err error) {
+	for _, layer := range layers {
+		group.Go(func() error {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			staged[i], err = e.stageLayer(ctx, layer, report)
+			size, err := e.takeLayer(ctx, layer, report)
+			mu.Lock()
+			defer mu.Unlock()
+			sizes[layer.DiffID] = size
 			return err
 		})
 	}
-	err := group.Wait()
-	return slices.DeleteFunc(staged, func(l *stagedLayer) bool { return l == nil }), err
+	return sizes, group.Wait()
 }
 
-func (e *Engine) stageLayer(ctx context.Context, layer archiveLayer, report Report) (*stagedLayer, error) {
+func (e *Engine) takeLayer(ctx context.Context, layer archiveLayer, report Report) (size int64, err error) {
 	r, _, err := layer.Open()
 	if err != nil {
-		return nil, fmt.Errorf("layer: %w", err)
+		return 0, fmt.Errorf("layer: %w", err)
 	}
 	defer r.Close()
 	watched := &watchedReader{Reader: r, report: report, transfer: layer.transfer(Running)}
@@ -262,14 +274,26 @@ func (e *Engine) stageLayer(ctx context.Context, layer archiveLayer, report Repo
 	want.Size = layer.size
 	staged, err := e.stageBlob(ctx, watched, want, layer.DiffID)
 	if err != nil {
-		return nil, fmt.Errorf("layer %s: %w", layer.Name, err)
+		return 0, fmt.Errorf("layer %s: %w", layer.Name, err)
 	}
+	state := Completed
 	if staged.stage == nil {
-		report.tell(layer.transfer(Exists))
-	} else {
-		report.tell(layer.transfer(Completed))
+		state = Exists
 	}
-	return staged, nil
+	if err := e.publishLayer(ctx, staged); err != nil {
+		return 0, fmt.Errorf("layer %s: %w", layer.Name, err)
+	}
+	report.tell(layer.transfer(state))
+	return staged.size, nil
+}
+
+// publishLayer puts a layer that is pinned in its place.
+func (e *Engine) publishLayer(ctx context.Context, staged *stagedLayer) error {
+	lock, err := e.Store.Shared(ctx)
+	if err != nil {
+		return errors.Join(err, staged.abort())
+	}
+	return errors.Join(staged.publish(lock), lock.Unlock(), staged.abort())
 }
 
 func (l *archiveLayer) transfer(state TransferState) Transfer {

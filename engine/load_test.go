@@ -498,3 +498,17 @@ func TestLoadsAtOnceAndRemovals(t *testing.T) {
 	}
 	requireNothing(t, first)
 }
+
+// TestLayersOfAnArchiveBorrowFromEachOther: those that are taken in at the same time do not, but never all are.
+func TestLayersOfAnArchiveBorrowFromEachOther(t *testing.T) {
+	var layers []at.Layer
+	var sum int64
+	for i := range uint64(12) {
+		layers = append(layers, at.PlainLayer(rootTar(t, append(files(0, 30), files(100+i, 101+i)...)...)))
+		sum += int64(len(layers[i].Blob))
+	}
+	h := newHoard(t, engine.Options{})
+	load(t, h.Engine, writeFile(t, "x.tar", at.Layout(map[string]at.Image{"x:1": at.NewImage("x", layers...)}, "x:1").Tar(t)))
+	require.Less(t, h.disk("layers"), sum/2)
+	requireSound(t, h.Engine)
+}
