@@ -76,6 +76,7 @@ func figures() []Figure {
 		{"run", runFigure},
 		{"network", networkFigure},
 		{"runtime", runtimeFigure},
+		{"life", lifeFigure},
 		{"layers", layersFigure},
 		{"read", readFigure},
 		{"dedup", dedupFigure},
