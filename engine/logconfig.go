@@ -67,6 +67,16 @@ func (l *LogConfig) fill(cfg *monitor.Config, path string) (err error) {
 	return nil
 }
 
+// openLog opens the log of a container that this process runs; nil if it keeps none. One that is removed at its end
+// keeps none: nobody could read it but while it runs.
+func (c *Container) openLog() (*monitor.Log, error) {
+	cfg := &monitor.Config{}
+	if err := c.Settings.Host.LogConfig.fill(cfg, c.logPath()); err != nil || cfg.Log == "" || c.Settings.Host.AutoRemove {
+		return nil, err
+	}
+	return monitor.OpenLog(cfg.Log, cfg.MaxSize, cfg.MaxFile)
+}
+
 // parseSize reads a number of bytes, with k, m or g for powers of 1024, as Docker does.
 func parseSize(text string) (int64, error) {
 	lower := strings.TrimSuffix(strings.ToLower(text), "b")

@@ -42,6 +42,11 @@ func (e *Engine) Logs(ctx context.Context, key string, opts LogOptions, do func(
 	if c.Settings.Host.LogConfig.Type == LogNone {
 		return fmt.Errorf("logs of container %s: it keeps none (--log-driver none)", c.Name)
 	}
+	if c.Running() && c.Settings.Host.AutoRemove {
+		if _, err := os.Lstat(e.socketPath(c)); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("logs of container %s: it is run in the foreground with --rm, and keeps none", c.Name)
+		}
+	}
 	l, err := openLogs(c)
 	if err != nil {
 		return err

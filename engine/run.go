@@ -73,6 +73,9 @@ func (e *Engine) Run(ctx context.Context, opts RunOptions) (status int, err erro
 	if err != nil {
 		return 0, err
 	}
+	if streams.log, err = l.openLog(); err != nil {
+		return 0, err
+	}
 	process, lock, err := e.start(ctx, l, streams)
 	// The container is to be cleaned up even if this is interrupted.
 	cleanup := context.WithoutCancel(ctx)

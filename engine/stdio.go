@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/term"
@@ -14,6 +15,7 @@ import (
 	"github.com/tarnfs/tarn/container"
 	"github.com/tarnfs/tarn/internal/relay"
 	"github.com/tarnfs/tarn/internal/sys"
+	"github.com/tarnfs/tarn/monitor"
 )
 
 // attachment connects a container's standard files, or its terminal, and its signals with ours.
@@ -22,6 +24,7 @@ type attachment struct {
 	interactive           bool     // the container gets Stdin
 	terminal              bool     // the container has a terminal of its own
 
+	log     *monitor.Log   // of what the container writes, nil for none
 	files   []*os.File     // of the container's, to be closed when it has them
 	inputs  []func()       // copies to the container: nobody waits for them
 	outputs []func()       // copies from the container: waited for, so that nothing is lost
@@ -53,14 +56,14 @@ func (a *attachment) prepare(spec *specs.Spec, cfg *container.Config) (err error
 			return err
 		}
 	}
-	if cfg.Stdout, err = a.output(a.Stdout); err != nil {
+	if cfg.Stdout, err = a.output(a.Stdout, "stdout"); err != nil {
 		return err
 	}
 	if sameFile(a.Stdout, a.Stderr) {
 		cfg.Stderr = cfg.Stdout // what is written to both keeps its order
 		return nil
 	}
-	cfg.Stderr, err = a.output(a.Stderr)
+	cfg.Stderr, err = a.output(a.Stderr, "stderr")
 	return err
 }
 
@@ -97,14 +100,19 @@ func (a *attachment) input(f *os.File) (*os.File, error) {
 	return r, nil
 }
 
-// output gives where the container writes: f itself, or a pipe that is copied to it; nil for nowhere.
-func (a *attachment) output(f *os.File) (*os.File, error) {
+// output gives where the container writes: f itself, or a pipe that is copied to it, and to the log if there is
+// one; nil for nowhere.
+func (a *attachment) output(f *os.File, stream string) (*os.File, error) {
 	kind, err := sys.StreamOf(f)
-	if err != nil || kind == sys.StreamNull {
+	if err != nil || kind == sys.StreamNull && a.log == nil {
 		return nil, err
 	}
-	if kind == sys.StreamPipe {
+	if kind == sys.StreamPipe && a.log == nil {
 		return f, nil
+	}
+	var to io.Writer = f
+	if a.log != nil {
+		to = io.MultiWriter(logStream{a.log, stream}, f)
 	}
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -112,10 +120,21 @@ func (a *attachment) output(f *os.File) (*os.File, error) {
 	}
 	a.files = append(a.files, w)
 	a.outputs = append(a.outputs, func() {
-		_, _ = io.Copy(f, r) // ends when the last process that can write has, or f takes no more
+		_, _ = io.Copy(to, r) // ends when the last process that can write has, or f takes no more
 		_ = r.Close()
 	})
 	return w, nil
+}
+
+// logStream writes one stream to a log.
+type logStream struct {
+	log  *monitor.Log
+	name string
+}
+
+func (s logStream) Write(data []byte) (int, error) {
+	s.log.Write(s.name, data, time.Now())
+	return len(data), nil
 }
 
 // catch begins to take signals for the container, until stop. Those that come before it runs wait.
@@ -145,6 +164,9 @@ func (a *attachment) serve(ctx context.Context, p *container.Process) (int, erro
 	defer stop()
 	status, err := p.Wait()
 	a.copying.Wait()
+	if a.log != nil {
+		a.log.Close(time.Now())
+	}
 	return status, err
 }
 

@@ -17,14 +17,14 @@ const maxEntry = 16 << 10
 // flushAt is how much is collected for one write while another is done.
 const flushAt = 256 << 10
 
-// logFile writes a container's output in Docker's format "json-file": for each line an object
+// Log writes a container's output in Docker's format "json-file": for each line an object
 // {"log":"line\n","stream":"stdout","time":"2006-01-02T15:04:05.000000000Z"}, and a newline.
 //
 // What is collected is written by a goroutine of its own, as soon as that is done with what came before:
 // so little output is written at once, and much in large pieces while more of it is being read.
 //
 // A write that fails loses what it was to write: a full disk must not stop the container.
-type logFile struct {
+type Log struct {
 	path    string
 	maxSize int64
 	maxFile int
@@ -42,8 +42,10 @@ type logFile struct {
 	done    chan struct{}
 }
 
-func openLog(path string, maxSize int64, maxFile int) (*logFile, error) {
-	l := &logFile{
+// OpenLog opens the log at path, behind what is there. maxSize is the size in bytes after which it is rotated, 0 for
+// never, and maxFile how many files there are then.
+func OpenLog(path string, maxSize int64, maxFile int) (*Log, error) {
+	l := &Log{
 		path: path, maxSize: maxSize, maxFile: max(maxFile, 1), partial: make(map[string][]byte), done: make(chan struct{}),
 	}
 	l.changed.L = &l.mu
@@ -54,7 +56,7 @@ func openLog(path string, maxSize int64, maxFile int) (*logFile, error) {
 	return l, nil
 }
 
-func (l *logFile) open() (err error) {
+func (l *Log) open() (err error) {
 	if l.file, err = os.OpenFile(l.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o640); err != nil {
 		return err
 	}
@@ -66,7 +68,7 @@ func (l *logFile) open() (err error) {
 }
 
 // writeOut writes what is collected, until the end.
-func (l *logFile) writeOut() {
+func (l *Log) writeOut() {
 	defer close(l.done)
 	var spare []byte
 	l.mu.Lock()
@@ -82,7 +84,7 @@ func (l *logFile) writeOut() {
 		l.out, l.writing = spare[:0], true
 		l.mu.Unlock()
 		if file != nil {
-			_, _ = file.Write(out) // see logFile
+			_, _ = file.Write(out) // see Log
 		}
 		l.mu.Lock()
 		spare, l.writing = out, false
@@ -90,8 +92,8 @@ func (l *logFile) writeOut() {
 	}
 }
 
-// write takes what a stream has given at a time. Lines that are whole are written at once.
-func (l *logFile) write(stream string, data []byte, now time.Time) {
+// Write takes what a stream, "stdout" or "stderr", has given at a time. Lines that are whole are written at once.
+func (l *Log) Write(stream string, data []byte, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.tail = append(append(append(l.tail[:0], `","stream":"`...), stream...), `","time":"`...)
@@ -128,7 +130,7 @@ func (l *logFile) write(stream string, data []byte, now time.Time) {
 const TimeFormat = "2006-01-02T15:04:05.000000000Z"
 
 // entry adds one entry. l.mu is held.
-func (l *logFile) entry(line []byte) {
+func (l *Log) entry(line []byte) {
 	start := len(l.out)
 	l.out = append(l.out, `{"log":"`...)
 	l.out = append(appendJSON(l.out, line), l.tail...)
@@ -145,7 +147,7 @@ func (l *logFile) entry(line []byte) {
 }
 
 // drain waits until no more than so many bytes are to be written. l.mu is held.
-func (l *logFile) drain(most int) {
+func (l *Log) drain(most int) {
 	for len(l.out) > most || most == 0 && l.writing {
 		l.changed.Broadcast()
 		l.changed.Wait()
@@ -153,7 +155,7 @@ func (l *logFile) drain(most int) {
 }
 
 // rotate gives the file the name that ends in .1, that one .2, and so on. The oldest goes.
-func (l *logFile) rotate() {
+func (l *Log) rotate() {
 	if l.file != nil {
 		_ = l.file.Close()
 		l.file = nil
@@ -177,12 +179,12 @@ func RotatedLog(path string, n int) string {
 	return path + "." + strconv.Itoa(n)
 }
 
-// close writes what was no whole line yet.
-func (l *logFile) close(now time.Time) {
+// Close writes what was no whole line yet, and waits until all is written.
+func (l *Log) Close(now time.Time) {
 	for _, stream := range []string{stdoutName, stderrName} {
 		if rest := l.partial[stream]; len(rest) > 0 {
 			l.partial[stream] = nil
-			l.write(stream, nil, now) // the tail
+			l.Write(stream, nil, now) // the tail
 			l.mu.Lock()
 			l.entry(rest)
 			l.mu.Unlock()

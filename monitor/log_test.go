@@ -44,7 +44,7 @@ func entries(t *testing.T, path string) (list []entry) {
 
 func TestLogSplitsLines(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
-	l, err := openLog(path, 0, 1)
+	l, err := OpenLog(path, 0, 1)
 	require.NoError(t, err)
 	now := time.Date(2026, 1, 2, 3, 4, 5, 600, time.FixedZone("there", 3600))
 	long := strings.Repeat("x", maxEntry)
@@ -58,9 +58,9 @@ func TestLogSplitsLines(t *testing.T) {
 		{stderrName, long + "xyz"},
 		{stdoutName, "no end"},
 	} {
-		l.write(write[0], []byte(write[1]), now)
+		l.Write(write[0], []byte(write[1]), now)
 	}
-	l.close(now)
+	l.Close(now)
 	var got []string
 	for _, e := range entries(t, path) {
 		require.True(t, e.Time.Equal(now))
@@ -79,7 +79,7 @@ func TestLogRotates(t *testing.T) {
 	for _, files := range []int{1, 4} {
 		path := filepath.Join(t.TempDir(), "log")
 		const size, lines = 64 << 10, 20_000
-		l, err := openLog(path, size, files)
+		l, err := OpenLog(path, size, files)
 		require.NoError(t, err)
 		var text bytes.Buffer
 		for n := range lines {
@@ -87,10 +87,10 @@ func TestLogRotates(t *testing.T) {
 		}
 		for part := text.Bytes(); len(part) > 0; {
 			n := min(len(part), readSize)
-			l.write(stdoutName, part[:n], time.Now())
+			l.Write(stdoutName, part[:n], time.Now())
 			part = part[n:]
 		}
-		l.close(time.Now())
+		l.Close(time.Now())
 		list := entries(t, path)
 		first := lines - len(list)
 		for i, e := range list {
@@ -114,10 +114,10 @@ func TestLogRotates(t *testing.T) {
 func TestLogGoesOn(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	for n := range 3 {
-		l, err := openLog(path, 200, 2)
+		l, err := OpenLog(path, 200, 2)
 		require.NoError(t, err)
-		l.write(stdoutName, fmt.Appendf(nil, "start %d\n", n), time.Now())
-		l.close(time.Now())
+		l.Write(stdoutName, fmt.Appendf(nil, "start %d\n", n), time.Now())
+		l.Close(time.Now())
 	}
 	list := entries(t, path)
 	require.Len(t, list, 3)
@@ -126,12 +126,12 @@ func TestLogGoesOn(t *testing.T) {
 
 // TestLogOutlivesAFullDisk loses what cannot be written, and no more.
 func TestLogOutlivesAFullDisk(t *testing.T) {
-	l, err := openLog("/dev/full", 0, 1)
+	l, err := OpenLog("/dev/full", 0, 1)
 	require.NoError(t, err)
 	for range 10 {
-		l.write(stdoutName, bytes.Repeat([]byte("lost\n"), 100_000), time.Now())
+		l.Write(stdoutName, bytes.Repeat([]byte("lost\n"), 100_000), time.Now())
 	}
-	l.close(time.Now())
+	l.Close(time.Now())
 }
 
 func FuzzAppendJSON(f *testing.F) {
@@ -160,15 +160,15 @@ func collapse(got string, text []byte) string {
 }
 
 func BenchmarkLog(b *testing.B) {
-	l, err := openLog(filepath.Join(b.TempDir(), "log"), 100<<20, 2)
+	l, err := OpenLog(filepath.Join(b.TempDir(), "log"), 100<<20, 2)
 	require.NoError(b, err)
 	line := "2026-11-25 21:50:00 INFO request handled path=/index.html status=200 bytes=5120 duration=12ms client=10.0.0.1\n"
 	data := bytes.Repeat([]byte(line), readSize/len(line))
 	b.SetBytes(int64(len(data)))
 	for b.Loop() {
-		l.write(stdoutName, data, time.Now())
+		l.Write(stdoutName, data, time.Now())
 	}
-	l.close(time.Now())
+	l.Close(time.Now())
 }
 
 func TestConfigAsArguments(t *testing.T) {

@@ -78,7 +78,7 @@ type monitor struct {
 	sources []*os.File     // what is copied
 
 	mu      sync.Mutex // all below
-	log     *logFile   // nil for none
+	log     *Log       // nil for none
 	clients []*client
 	input   *os.File // what the container reads, or its terminal; nil when it has ended
 }
@@ -120,7 +120,7 @@ func (m *monitor) heed() *atomic.Bool {
 // openOutput opens what the container writes, and the log.
 func (m *monitor) openOutput() (err error) {
 	if m.cfg.Log != "" {
-		if m.log, err = openLog(m.cfg.Log, m.cfg.MaxSize, m.cfg.MaxFile); err != nil {
+		if m.log, err = OpenLog(m.cfg.Log, m.cfg.MaxSize, m.cfg.MaxFile); err != nil {
 			return err
 		}
 	}
@@ -176,7 +176,7 @@ func (m *monitor) give(stream string, kind Kind, data []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.log != nil {
-		m.log.write(stream, data, time.Now())
+		m.log.Write(stream, data, time.Now())
 	}
 	for i := 0; i < len(m.clients); {
 		if err := WriteFrame(m.clients[i].conn, kind, data); err != nil {
@@ -204,6 +204,6 @@ func (m *monitor) finish(status int) {
 	}
 	m.clients = nil
 	if m.log != nil {
-		m.log.close(time.Now())
+		m.log.Close(time.Now())
 	}
 }
