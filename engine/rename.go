@@ -27,5 +27,8 @@ func (e *Engine) Rename(ctx context.Context, key, name string) (err error) {
 	if c.Container, err = e.Store.RenameContainer(c.Container, name); err != nil {
 		return fmt.Errorf("rename container %s: %w", old, err)
 	}
+	if err := e.networks.Rename(c.ID, name); err != nil {
+		return fmt.Errorf("rename container %s: %w", old, err)
+	}
 	return e.emit(c, "rename", "oldName", old)
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/tarnfs/tarn/network/link"
 )
@@ -123,4 +124,29 @@ func freeInterface(places []Endpoint) string {
 			return name
 		}
 	}
+}
+
+// Rename has a container be found by another name, if it is in networks. The caller lets nobody else do the same
+// meanwhile.
+func (ns *Networks) Rename(container, name string) error {
+	places, err := ns.Of(container)
+	if err != nil {
+		return err
+	}
+	for i := range places {
+		e := &places[i]
+		if len(e.Names) > 0 {
+			e.Names[0] = name // as join puts them
+		}
+		e.Name = name
+		if err := ns.rewrite(e); err != nil {
+			return err
+		}
+		// Whoever has read the directory sees by its time that it is to be read again.
+		now := time.Now()
+		if err := os.Chtimes(filepath.Join(ns.run, e.Network), now, now); err != nil {
+			return err
+		}
+	}
+	return nil
 }
