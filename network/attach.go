@@ -171,6 +171,10 @@ const leadTime = 2 * time.Second
 func (ns *Networks) lead(ports []firewall.Port) error {
 	for begun := time.Now(); ; time.Sleep(5 * time.Millisecond) {
 		err := firewall.Publish(ports)
+		if err == nil {
+			forgetFlows(ports)
+			return nil
+		}
 		if !errors.Is(err, syscall.EEXIST) && !errors.Is(err, syscall.EBUSY) {
 			return unable(err)
 		}
@@ -179,6 +183,14 @@ func (ns *Networks) lead(ports []firewall.Port) error {
 		}
 		if err := ns.Collect(); err != nil {
 			return err
+		}
+	}
+}
+
+func forgetFlows(ports []firewall.Port) {
+	for _, p := range ports {
+		if p.Proto == protocols()["udp"] {
+			link.ForgetUDP(p.HostPort)
 		}
 	}
 }

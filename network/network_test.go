@@ -10,12 +10,14 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/tarnfs/tarn/internal/sys"
 	"github.com/tarnfs/tarn/internal/testenv"
 	"github.com/tarnfs/tarn/network"
+	"github.com/tarnfs/tarn/network/link"
 )
 
 func TestMain(m *testing.M) {
@@ -222,6 +224,51 @@ func TestPortsOfTheHost(t *testing.T) {
 	internal := h.create("internal", network.CreateOptions{Internal: true})
 	_, err = h.attach(3, of, network.Request{Network: internal})
 	require.ErrorIs(t, err, network.ErrInvalid)
+}
+
+// TestFlowsOfUDPFollowThePort also those that began before it was published, and after it was another's.
+func TestFlowsOfUDPFollowThePort(t *testing.T) {
+	h := newHost(t)
+	n := h.create("net", network.CreateOptions{})
+	ports, err := network.ParsePorts("18085:53/udp")
+	require.NoError(t, err)
+	h.mustAttach(9, nil, network.Request{Network: n}) // from now on flows are looked at
+	c, err := (&net.Dialer{}).DialContext(t.Context(), "udp", "127.0.0.1:18085")
+	require.NoError(t, err)
+	defer c.Close()
+	_, _ = c.Write([]byte("nobody is there"))
+	for i := range byte(2) {
+		a := h.mustAttach(10+i, ports, network.Request{Network: n})
+		ns := namespace(t)
+		require.NoError(t, a.Connect(ns))
+		var server *net.UDPConn
+		require.NoError(t, link.InNamespace(ns, func() (err error) {
+			server, err = net.ListenUDP("udp4", &net.UDPAddr{Port: 53})
+			return err
+		}))
+		go func() {
+			buffer := make([]byte, 100)
+			for {
+				count, from, err := server.ReadFrom(buffer)
+				if err != nil {
+					return
+				}
+				_, _ = server.WriteTo(append(buffer[:count], '0'+i), from)
+			}
+		}()
+		got := make([]byte, 100)
+		count := 0
+		for range 50 { // the first may be told that nobody was there, and others be lost
+			_, _ = c.Write([]byte("hello"))
+			require.NoError(t, c.SetReadDeadline(time.Now().Add(100*time.Millisecond)))
+			if count, err = c.Read(got); err == nil {
+				break
+			}
+		}
+		require.Equal(t, "hello"+string([]byte{'0' + i}), string(got[:count]))
+		require.NoError(t, a.Close())
+		require.NoError(t, server.Close())
+	}
 }
 
 // TestAFlushedPacketFilterIsMadeAnew with the ports of all containers that run.
