@@ -11,6 +11,7 @@ import (
 	"github.com/tarnfs/tarn/engine"
 	"github.com/tarnfs/tarn/internal/diskusage"
 	"github.com/tarnfs/tarn/internal/sys/faultpoint"
+	"github.com/tarnfs/tarn/rootfs"
 )
 
 // trouble is how a disk fails.
@@ -117,7 +118,12 @@ func (s *scene) usualSize(op *operation) int64 {
 	}
 	s.reset(op)
 	s.requireCollected(s.open())
-	return s.sizeUnused()
+	usual := s.sizeUnused()
+	if op.driver == rootfs.Dirs { // what it extracts stays with the layers
+		s.requireDone(op)
+		usual = max(usual, s.sizeUnused())
+	}
+	return usual
 }
 
 // sizeUnused is what the store takes when what nothing refers to is gone, in bytes.
