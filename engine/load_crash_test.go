@@ -52,7 +52,7 @@ func TestKilledLoadLeavesNothing(t *testing.T) {
 	for name, state := range map[string]engine.TransferState{
 		"while it is copied from the pipe": engine.Waiting,
 		"while a layer is read":            engine.Running,
-		"when a layer is whole":           engine.Completed,
+		"when a layer is whole":            engine.Completed,
 	} {
 		t.Run(name, func(t *testing.T) {
 			root := filepath.Join(t.TempDir(), "root")
