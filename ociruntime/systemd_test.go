@@ -46,7 +46,7 @@ exec unshare --cgroup sh -c '
 	exec env -i container=tarn PATH="$PATH" SYSTEMD_UNIT_PATH=%[2]s %[3]s --system --unit=test.target --log-target=console --show-status=no'`,
 		group, dir, program)
 	// It has to last until the cleanup of those that use it.
-	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), "unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--mount-proc", "sh", "-c", inside)
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), "unshare", "--mount", "--uts", "--ipc", "--net", "--pid", "--fork", "--mount-proc", "sh", "-c", inside)
 	log, err := os.Create(filepath.Join(dir, "log"))
 	require.NoError(t, err)
 	defer log.Close()
