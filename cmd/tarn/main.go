@@ -34,6 +34,7 @@ func run() int {
 	}
 	if len(os.Args) == 2 && os.Args[1] == rootless.PauseArg {
 		rootless.Pause()
+		return 0
 	}
 	if args, ok := monitorArgs(os.Args); ok {
 		return runMonitor(context.Background(), args)

@@ -31,10 +31,13 @@ import (
 // see [Pause].
 const PauseArg = "rootless-pause"
 
-// Pause waits for ever.
+// Pause waits until it is told to end (SIGTERM). While a program waits for signals, Go's runtime does not take it for
+// one in which nothing can happen any more.
 func Pause() {
 	signal.Ignore(syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGTSTP)
-	select {}
+	end := make(chan os.Signal, 1)
+	signal.Notify(end, syscall.SIGTERM)
+	<-end
 }
 
 // ErrSetup is wrapped by errors about what the machine lacks.
