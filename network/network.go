@@ -19,6 +19,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tarnfs/tarn/internal/atomicfile"
+	"github.com/tarnfs/tarn/internal/sealed"
 	"github.com/tarnfs/tarn/network/firewall"
 	"github.com/tarnfs/tarn/network/link"
 )
@@ -202,9 +204,26 @@ func (n *Network) rules() firewall.Network {
 	return rules
 }
 
+// useOwnDevice gives the default network another device, since another store's was quicker.
+func (ns *Networks) useOwnDevice(n *Network) error {
+	n.Device = ownDevice(n)
+	data, err := sealed.Encode(n)
+	if err == nil {
+		err = atomicfile.Write(ns.recordPath(n.Name), data, 0o600)
+	}
+	if err != nil {
+		return err
+	}
+	return n.bridge().Ensure()
+}
+
 // ensure makes of the network what a reboot, or somebody else, took away.
 func (ns *Networks) ensure(n *Network) error {
-	if err := n.bridge().Ensure(); err != nil {
+	err := n.bridge().Ensure()
+	if errors.Is(err, link.ErrForeign) && n.Name == Default && n.Device == defaultDevice {
+		err = ns.useOwnDevice(n)
+	}
+	if err != nil {
 		return unable(err)
 	}
 	if !n.Internal {

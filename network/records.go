@@ -91,11 +91,16 @@ func (ns *Networks) create(opts CreateOptions) (*Network, error) {
 
 // deviceName names the bridge. A default network's that is another store's keeps its name.
 func deviceName(n *Network) string {
-	if n.Name == Default && !link.Exists("tarn0") {
-		return "tarn0"
+	if n.Name == Default && !link.Exists(defaultDevice) {
+		return defaultDevice
 	}
-	return "tarn-" + n.ID[:10]
+	return ownDevice(n)
 }
+
+// defaultDevice is the bridge of the default network, unless another store's has that name.
+const defaultDevice = "tarn0"
+
+func ownDevice(n *Network) string { return "tarn-" + n.ID[:10] }
 
 // choose completes the subnets.
 func (n *Network) choose(opts CreateOptions, existing []*Network) error {
