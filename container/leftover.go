@@ -3,6 +3,10 @@ package container
 import (
 	"errors"
 	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
 )
 
 // RemoveCgroup kills what is left in the cgroups that [New] made for a container and removes them: for
@@ -36,4 +40,23 @@ func HasCgroup(path string) (bool, error) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// IsCgroupEmpty tells whether no process is in the cgroup2 of that name, nor below it (cgroup.events in the kernel's
+// admin-guide/cgroup-v2.rst). One that is not there is empty.
+func IsCgroupEmpty(path string) (bool, error) {
+	h, err := findHierarchies()
+	if err != nil {
+		return false, err
+	}
+	defer h.close()
+	dir := h.unified.find(path)
+	if dir == "" {
+		return true, nil
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "cgroup.events"))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV) { // removed in this moment
+		return true, nil
+	}
+	return strings.Contains(string(text), "populated 0\n"), err
 }

@@ -116,36 +116,76 @@ const (
 
 // ask has systemd start the unit, with the same properties as runc's, and waits until it runs.
 func (s *scope) ask(ctx context.Context, conn *dbus.Conn) error {
-	if _, err := conn.Call(systemdName, manager, systemdName+".Manager", "StartTransientUnit", "ssa(sv)a(sa(sv))", s.unit()); err != nil {
-		return err
-	}
-	var name dbus.Body
-	name.String(s.name)
-	unit, err := conn.Call(systemdName, manager, systemdName+".Manager", "GetUnit", "s", name)
-	if err != nil {
-		return err
-	}
-	property := func(iface, name string) (string, error) {
-		var body dbus.Body
-		body.String(systemdName + iface)
-		body.String(name)
-		return conn.Call(systemdName, unit, "org.freedesktop.DBus.Properties", "Get", "ss", body)
+	for {
+		_, err := conn.Call(systemdName, manager, systemdName+".Manager", "StartTransientUnit", "ssa(sv)a(sa(sv))", s.unit())
+		if err == nil {
+			break
+		}
+		exists, ok := errors.AsType[*dbus.Error](err)
+		if !ok || exists.Name != systemdName+".UnitExists" || !s.ended(conn) {
+			return err
+		}
+		if err := moment(ctx); err != nil {
+			return err
+		}
 	}
 	for {
-		switch state, err := property(".Unit", "ActiveState"); {
+		switch state, err := s.property(conn, ".Unit", "ActiveState"); {
 		case err != nil:
 			return err
 		case state == "active":
-			s.group, err = property(".Scope", "ControlGroup")
+			s.group, err = s.property(conn, ".Scope", "ControlGroup")
 			return err
 		case state == "failed":
 			return errors.New("it has failed to start: see systemctl status")
 		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(time.Millisecond):
+		if err := moment(ctx); err != nil {
+			return err
 		}
+	}
+}
+
+// ended tells whether the unit is one of before, in which nobody is: systemd is about to forget it, but one that has failed
+// only when it is told to.
+func (s *scope) ended(conn *dbus.Conn) bool {
+	state, err := s.property(conn, ".Unit", "ActiveState")
+	switch {
+	case err != nil:
+		return true // it is gone by now
+	case state == "failed":
+		var name dbus.Body
+		name.String(s.name)
+		_, err = conn.Call(systemdName, manager, systemdName+".Manager", "ResetFailedUnit", "s", name)
+		return err == nil
+	}
+	group, err := s.property(conn, ".Scope", "ControlGroup")
+	if err != nil || group == "" {
+		return true
+	}
+	empty, err := container.IsCgroupEmpty(group)
+	return err == nil && empty
+}
+
+// property asks for a property of the unit.
+func (s *scope) property(conn *dbus.Conn, iface, name string) (string, error) {
+	var unit, ask dbus.Body
+	unit.String(s.name)
+	path, err := conn.Call(systemdName, manager, systemdName+".Manager", "GetUnit", "s", unit)
+	if err != nil {
+		return "", err
+	}
+	ask.String(systemdName + iface)
+	ask.String(name)
+	return conn.Call(systemdName, path, "org.freedesktop.DBus.Properties", "Get", "ss", ask)
+}
+
+// moment lets systemd work.
+func moment(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(time.Millisecond):
+		return nil
 	}
 }
 

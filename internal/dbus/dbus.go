@@ -155,7 +155,7 @@ func (c *Conn) Call(destination, path, iface, member, signature string, body Bod
 			continue
 		}
 		if r.kind == typeError {
-			return "", fmt.Errorf("%s: %s: %s", member, r.errorName, r.text)
+			return "", &Error{Member: member, Name: r.errorName, Text: r.text}
 		}
 		return r.text, nil
 	}
@@ -167,6 +167,15 @@ type message struct {
 	replySerial     uint32
 	errorName, text string
 }
+
+// Error is what the other side answers in place of a result (D-Bus Specification, "Message Types").
+type Error struct {
+	Member string // what was called
+	Name   string // as org.freedesktop.DBus.Error.Failed
+	Text   string
+}
+
+func (e *Error) Error() string { return e.Member + ": " + e.Name + ": " + e.Text }
 
 var errMalformed = errors.New("D-Bus: malformed message")
 
