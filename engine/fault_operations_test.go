@@ -33,7 +33,7 @@ func operations(t *testing.T, rich *host) []*operation {
 		{name: "import under a name that moves", args: []string{"import", "--name", "a", packed}, retags: "docker.io/library/a:latest"},
 		{name: "import of a layer that comes again", args: []string{"import", "--name", "gone", writeFile(t, "gone.tar", goneTar(t))}, done: hasImages(true, "gone")},
 		{name: "load", args: []string{"load", "-q", "-i", archive}, done: hasImages(true, "x/one:1", "x/two:1")},
-		{name: "pull", args: []string{"pull", "-q", host + "/x/two:1"}, done: hasImages(true, host+"/x/two:1")},
+		{name: "pull", online: true, args: []string{"pull", "-q", host + "/x/two:1"}, done: hasImages(true, host+"/x/two:1")},
 		{name: "commit", args: []string{"commit", "worker", "done"}, done: hasImages(true, "done")},
 		{name: "compact", frees: true, prepare: loaded, args: []string{"compact"}},
 		{name: "tag", args: []string{"tag", "packed", "more:1"}, done: hasImages(true, "more:1")},

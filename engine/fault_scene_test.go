@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -141,6 +142,9 @@ func (s *scene) diff(e *engine.Engine, name string) []engine.Change {
 func (s *scene) command(op *operation, args []string) *exec.Cmd {
 	cmd := exec.CommandContext(context.WithoutCancel(s.t.Context()), s.tarn, args...)
 	cmd.Env = append(os.Environ(), "TARN_ROOT="+s.root, "TARN_RUN="+s.run, "TARN_STORAGE_DRIVER="+op.driver)
+	if !op.online { // a host of its own: each store has a network, and there are not so many
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	}
 	return cmd
 }
 
@@ -163,6 +167,7 @@ type operation struct {
 	retags  string                 // the name that another image gets
 	rm      string                 // the container that goes
 	heals   bool                   // the store is damaged before
+	online  bool                   // it needs this machine's network
 	frees   bool                   // it gives room back, and so works without any
 	done    func(t *testing.T, e *engine.Engine)
 	again   string // what a second run says if the first was done
