@@ -42,7 +42,14 @@ func (p *Pair) Connect(namespace *os.File) (err error) {
 	veth := &netlink.Veth{
 		LinkAttrs: attrs, PeerName: p.Name, PeerHardwareAddr: p.MAC, PeerNamespace: netlink.NsFd(int(namespace.Fd())),
 	}
-	if err := netlink.LinkAdd(veth); err != nil {
+	err = netlink.LinkAdd(veth)
+	if errors.Is(err, syscall.EEXIST) {
+		// The container's of before, whose network namespace the kernel has not taken apart yet.
+		if err = Disconnect(p.Host); err == nil {
+			err = netlink.LinkAdd(veth)
+		}
+	}
+	if err != nil {
 		return explain("make link "+p.Host, err)
 	}
 	defer func() {
