@@ -330,11 +330,11 @@ func TestCVE2026_41579(t *testing.T) {
 func TestCVE2026_41568(t *testing.T) {
 	v := newVictim(t)
 	b := newBox(t)
+	b.mkdir("vol/dir/empty")
 	stop := swapping(t, b, v.dir)
 	defer stop()
 	source := testenv.TempDir(t)
 	require.NoError(t, os.WriteFile(filepath.Join(source, "marker"), nil, 0o600))
-	b.mkdir("vol/dir/empty")
 	for range tries {
 		tree, err := b.view(map[string]string{"/vol/dir/empty": source})
 		if err != nil {

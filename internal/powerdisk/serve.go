@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -68,8 +69,17 @@ func (s *Server) Remove(name string) {
 	delete(s.root.disks, name)
 }
 
-// Close unmounts the file system. No file may be open.
-func (s *Server) Close() error { return s.server.Unmount() }
+// Close unmounts the file system. No file may be open, but by those who have what was mounted from one in a copy of the
+// mount namespace, as containers that are just being started: these are waited for.
+func (s *Server) Close() (err error) {
+	for range 600 {
+		if err = s.server.Unmount(); err == nil {
+			return nil
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	return err
+}
 
 // directory is the root of the file system.
 type directory struct {
