@@ -35,7 +35,7 @@ func operations(t *testing.T, rich *host) []*operation {
 		{name: "load", args: []string{"load", "-q", "-i", archive}, done: hasImages(true, "x/one:1", "x/two:1")},
 		{name: "pull", online: true, args: []string{"pull", "-q", host + "/x/two:1"}, done: hasImages(true, host+"/x/two:1")},
 		{name: "commit", args: []string{"commit", "worker", "done"}, done: hasImages(true, "done")},
-		{name: "compact", frees: true, prepare: loaded, args: []string{"compact"}},
+		{name: "compact", prepare: loaded, args: []string{"compact"}},
 		{name: "tag", args: []string{"tag", "packed", "more:1"}, done: hasImages(true, "more:1")},
 		{
 			name: "prune", frees: true, args: []string{"prune", "--all", "--force"}, removes: func(name string) bool { return !named("box")(name) },
@@ -44,7 +44,7 @@ func operations(t *testing.T, rich *host) []*operation {
 		{name: "rmi of a lender", frees: true, args: []string{"rmi", "a:latest"}, removes: named("a"), done: hasImages(false, "a:latest"), again: "no such image"},
 		{name: "rmi of who borrows", frees: true, args: []string{"rmi", "heir"}, removes: named("heir"), done: hasImages(false, "heir"), again: "no such image"},
 		{
-			name: "rmi of what is mounted", frees: true, each: func(s *scene) { s.mountWith(rootfs.Erofs, "packed") }, args: []string{"rmi", "packed", "copied"}, removes: named("packed", "copied"),
+			name: "rmi of what is mounted", erofs: true, frees: true, each: func(s *scene) { s.mountWith(rootfs.Erofs, "packed") }, args: []string{"rmi", "packed", "copied"}, removes: named("packed", "copied"),
 			done: hasImages(false, "packed", "copied"), again: "no such image",
 		},
 		{name: "rm", frees: true, args: []string{"rm", "worker"}, rm: "worker", done: hasContainer(false, "worker"), again: "no such container"},

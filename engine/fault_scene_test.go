@@ -168,6 +168,7 @@ type operation struct {
 	rm      string                 // the container that goes
 	heals   bool                   // the store is damaged before
 	online  bool                   // it needs this machine's network
+	erofs   bool                   // it needs that driver
 	frees   bool                   // it gives room back, and so works without any
 	done    func(t *testing.T, e *engine.Engine)
 	again   string // what a second run says if the first was done
