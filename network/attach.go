@@ -75,7 +75,7 @@ func (ns *Networks) Attach(ctx context.Context, s Sandbox, requests []Request, p
 	for _, r := range requests {
 		m.Networks = append(m.Networks, membership(r.Network))
 	}
-	if err := setMemberships(a.keeper.file, m); err != nil {
+	if err := overwrite(a.keeper.file, m); err != nil {
 		return a, err
 	}
 	for i, r := range requests {

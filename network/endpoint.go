@@ -80,7 +80,7 @@ func (ns *Networks) claim4(n *Network, e *Endpoint, f *os.File, want netip.Addr)
 		if ownMAC {
 			e.MAC = link.MAC(a).String()
 		}
-		if err := writeEndpoint(f, e); err != nil {
+		if err := overwrite(f, e); err != nil {
 			return err
 		}
 		if linked, err := ns.linkAs(n, f, a); err != nil || linked {
@@ -106,7 +106,7 @@ func (ns *Networks) claim6(n *Network, e *Endpoint, f *os.File, want netip.Addr)
 	}
 	for a := range wantedOr(want, subnet.candidates(subnet.beside(e.IPv4, n.IPv4().Subnet).Prev())) {
 		e.IPv6 = a
-		if err := writeEndpoint(f, e); err != nil {
+		if err := overwrite(f, e); err != nil {
 			return err
 		}
 		if linked, err := ns.linkAs(n, f, a); err != nil || linked {
@@ -157,9 +157,10 @@ func (ns *Networks) linkAs(n *Network, f *os.File, a netip.Addr) (bool, error) {
 	return false, nil
 }
 
-// writeEndpoint: who reads meanwhile sees what was before, or what is now.
-func writeEndpoint(f *os.File, e *Endpoint) error {
-	data, err := json.Marshal(e)
+// overwrite writes v in place of what a file says. The file stays the same, for its lock. Who reads meanwhile sees what was
+// before, or what is now: longer or not, what follows is blank.
+func overwrite(f *os.File, v any) error {
+	data, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
@@ -180,7 +181,7 @@ func (ns *Networks) rewrite(e *Endpoint) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(writeEndpoint(f, e), f.Close())
+	return errors.Join(overwrite(f, e), f.Close())
 }
 
 // unlink removes the names of an endpoint's file, that of its address of IPv4 last: by that it is found.

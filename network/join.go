@@ -35,7 +35,7 @@ func (ns *Networks) Join(ctx context.Context, s Sandbox, r Request, namespace *o
 	}
 	// First of all it is written down where there may be something to be taken away.
 	m.Networks = append(m.Networks, membership(r.Network))
-	if err := setMemberships(f, m); err != nil {
+	if err := overwrite(f, m); err != nil {
 		return err
 	}
 	e, err := ns.join(ctx, s, r, freeInterface(places))
@@ -76,7 +76,7 @@ func (ns *Networks) Leave(container string, n *Network, namespace *os.File) erro
 			break
 		}
 	}
-	if err := setMemberships(f, m); err != nil || n.Internal {
+	if err := overwrite(f, m); err != nil || n.Internal {
 		return err
 	}
 	return ns.findWayOut(slices.Delete(places, i, i+1), namespace)

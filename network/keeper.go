@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/tarnfs/tarn/internal/sys"
 	"github.com/tarnfs/tarn/network/dns"
@@ -61,24 +60,6 @@ func (ns *Networks) keep(ctx context.Context, container string) (*keeper, error)
 // release ends it. What the container had is gone before.
 func (k *keeper) release() error {
 	return errors.Join(os.Remove(k.path), k.file.Close())
-}
-
-// setMemberships writes down in which networks the container is. The file stays the same, for its lock.
-func setMemberships(f *os.File, m dns.Memberships) error {
-	data, err := json.Marshal(m)
-	if err != nil {
-		return err
-	}
-	// Longer than before or not, who reads meanwhile sees the old or the new: what follows is blank.
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	if blank := int(info.Size()) - len(data) - 1; blank > 0 {
-		data = append(data, strings.Repeat(" ", blank)...)
-	}
-	_, err = f.WriteAt(append(data, '\n'), 0)
-	return err
 }
 
 // maxKeeper bounds a container's file.
