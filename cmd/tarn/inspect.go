@@ -62,6 +62,25 @@ upper, title, pad, truncate, println, and those of Go's own.`,
 	return cmd
 }
 
+// newInspectOfCmd makes a command that describes things of one kind.
+func newInspectOfCmd(a *app, kind string, names func(*cobra.Command) ([]string, error), cmd *cobra.Command) *cobra.Command {
+	var text string
+	cmd.Args, cmd.ValidArgsFunction = arguments(1, -1), complete(-1, names)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		template, err := format.Parse(text)
+		if err != nil {
+			return err
+		}
+		look, err := a.inspector(cmd, kind)
+		if err != nil {
+			return err
+		}
+		return describe(cmd, args, text, template, look)
+	}
+	cmd.Flags().StringVarP(&text, "format", "f", "", "print each by a Go `template`; 'json' for one line of JSON")
+	return cmd
+}
+
 // describe prints what look finds under each name: as JSON, or if text is not "" by the template made of it.
 func describe(cmd *cobra.Command, names []string, text string, template *format.Template, look func(string) (any, error)) error {
 	found := []any{}

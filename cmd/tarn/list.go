@@ -99,6 +99,17 @@ func each(cmd *cobra.Command, names []string, do func(name string) error) error 
 	return nil
 }
 
+// eachNamed does something with each name as [each] does, and prints those with which it went well.
+func eachNamed(cmd *cobra.Command, names []string, do func(name string) error) error {
+	return each(cmd, names, func(name string) error {
+		err := do(name)
+		if err == nil {
+			fmt.Fprintln(cmd.OutOrStdout(), name)
+		}
+		return err
+	})
+}
+
 // complain prints an error on one line, with the program's name.
 func complain(w io.Writer, err error) {
 	message := oneLine(err)

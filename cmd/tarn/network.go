@@ -1,7 +1,7 @@
 package main
 
 import (
-	"errors"
+	"context"
 	"fmt"
 	"strconv"
 	"time"
@@ -80,27 +80,11 @@ com.docker.network.bridge.host_binding_ipv4=IP.`,
 }
 
 func newNetworkInspectCmd(a *app) *cobra.Command {
-	var text string
-	cmd := &cobra.Command{
+	return newInspectOfCmd(a, engine.KindNetwork, a.networkNames, &cobra.Command{
 		Use:     "inspect [flags] NETWORK...",
 		Short:   "Describe networks in full, as JSON",
 		Example: `  tarn network inspect -f '{{(index .IPAM.Config 0).Subnet}}' bridge`,
-		Args:    arguments(1, -1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			template, err := format.Parse(text)
-			if err != nil {
-				return err
-			}
-			look, err := a.inspector(cmd, engine.KindNetwork)
-			if err != nil {
-				return err
-			}
-			return describe(cmd, args, text, template, look)
-		},
-		ValidArgsFunction: complete(-1, a.networkNames),
-	}
-	cmd.Flags().StringVarP(&text, "format", "f", "", "print each by a Go `template`; 'json' for one line of JSON")
-	return cmd
+	})
 }
 
 // networkRow is a network as --format sees it.
@@ -229,34 +213,12 @@ label!=KEY[=VALUE].`,
 }
 
 func newNetworkRmCmd(a *app) *cobra.Command {
-	var force bool
-	cmd := &cobra.Command{
+	return newRmOfCmd(a, a.networkNames, engine.ErrNoNetwork, &cobra.Command{
 		Use:     "rm [flags] NETWORK...",
-		Aliases: []string{"remove"},
 		Short:   "Remove networks",
 		Long:    `Remove networks. One that a running container is in is not removed.`,
 		Example: `  tarn network rm backend`,
-		Args:    arguments(1, -1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			e, err := a.engine()
-			if err != nil {
-				return err
-			}
-			return each(cmd, args, func(name string) error {
-				err := e.RemoveNetwork(cmd.Context(), name)
-				if force && errors.Is(err, engine.ErrNoNetwork) {
-					return nil
-				}
-				if err == nil {
-					fmt.Fprintln(cmd.OutOrStdout(), name)
-				}
-				return err
-			})
-		},
-		ValidArgsFunction: complete(-1, a.networkNames),
-	}
-	cmd.Flags().BoolVarP(&force, "force", "f", false, "one that is not there is no failure")
-	return cmd
+	}, func(ctx context.Context, e *engine.Engine, name string) error { return e.RemoveNetwork(ctx, name) })
 }
 
 func newNetworkConnectCmd(a *app) *cobra.Command {

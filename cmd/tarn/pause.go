@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -11,20 +10,14 @@ import (
 )
 
 // newEachCmd makes a command that does one thing with each container, and prints what it was called.
-func newEachCmd(a *app, cmd *cobra.Command, do func(ctx context.Context, e *engine.Engine, name string) error) *cobra.Command {
+func newEachCmd(a *app, cmd *cobra.Command, do func(cmd *cobra.Command, e *engine.Engine, name string) error) *cobra.Command {
 	cmd.GroupID, cmd.Args, cmd.ValidArgsFunction = groupContainers, arguments(1, -1), complete(-1, a.containerNames)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		e, err := a.engine()
 		if err != nil {
 			return err
 		}
-		return each(cmd, args, func(name string) error {
-			err := do(cmd.Context(), e, name)
-			if err == nil {
-				fmt.Fprintln(cmd.OutOrStdout(), name)
-			}
-			return err
-		})
+		return eachNamed(cmd, args, func(name string) error { return do(cmd, e, name) })
 	}
 	return cmd
 }
@@ -34,7 +27,7 @@ func newPauseCmd(a *app) *cobra.Command {
 		Use:     "pause CONTAINER...",
 		Short:   "Have all processes of containers stand still",
 		Example: `  tarn pause web`,
-	}, func(ctx context.Context, e *engine.Engine, name string) error { return e.Pause(ctx, name) })
+	}, func(cmd *cobra.Command, e *engine.Engine, name string) error { return e.Pause(cmd.Context(), name) })
 }
 
 func newUnpauseCmd(a *app) *cobra.Command {
@@ -42,7 +35,7 @@ func newUnpauseCmd(a *app) *cobra.Command {
 		Use:     "unpause CONTAINER...",
 		Short:   "Have the processes of paused containers go on",
 		Example: `  tarn unpause web`,
-	}, func(ctx context.Context, e *engine.Engine, name string) error { return e.Unpause(ctx, name) })
+	}, func(cmd *cobra.Command, e *engine.Engine, name string) error { return e.Unpause(cmd.Context(), name) })
 }
 
 func newRenameCmd(a *app) *cobra.Command {
@@ -122,13 +115,7 @@ whether they are started again. What no flag names stays as it is.`,
 		if err != nil {
 			return err
 		}
-		return each(cmd, args, func(name string) error {
-			err := e.Update(cmd.Context(), name, opts)
-			if err == nil {
-				fmt.Fprintln(cmd.OutOrStdout(), name)
-			}
-			return err
-		})
+		return eachNamed(cmd, args, func(name string) error { return e.Update(cmd.Context(), name, opts) })
 	}
 	cmd.Flags().StringVar(&restart, "restart", "", "`policy` to start it again: no, on-failure[:TIMES], always or unless-stopped")
 	suggest(cmd, "restart", engine.RestartNo, engine.RestartOnFailure, engine.RestartAlways, engine.RestartUnlessStopped)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -45,5 +46,32 @@ Volumes stay. With --volumes those go that were made for the container and have 
 	flags := cmd.Flags()
 	flags.BoolVarP(&opts.Force, "force", "f", false, "end those that run; one that is not there is no failure")
 	flags.BoolVarP(&opts.Volumes, "volumes", "v", false, "remove the containers' own volumes")
+	return cmd
+}
+
+// newRmOfCmd makes a command that removes things other than containers and images. missing is what the error wraps if there is
+// no such thing.
+func newRmOfCmd(a *app, names func(*cobra.Command) ([]string, error), missing error, cmd *cobra.Command,
+	remove func(ctx context.Context, e *engine.Engine, name string) error,
+) *cobra.Command {
+	var force bool
+	cmd.Aliases, cmd.Args, cmd.ValidArgsFunction = []string{"remove"}, arguments(1, -1), complete(-1, names)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		e, err := a.engine()
+		if err != nil {
+			return err
+		}
+		return each(cmd, args, func(name string) error {
+			err := remove(cmd.Context(), e, name)
+			if force && errors.Is(err, missing) {
+				return nil
+			}
+			if err == nil {
+				fmt.Fprintln(cmd.OutOrStdout(), name)
+			}
+			return err
+		})
+	}
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "one that is not there is no failure")
 	return cmd
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -52,11 +51,8 @@ restart-policy=always' in a service of the machine does.`,
 					return err
 				}
 			}
-			return each(cmd, args, func(name string) error {
+			return eachNamed(cmd, args, func(name string) error {
 				_, err := e.Start(cmd.Context(), name, engine.StartOptions{})
-				if err == nil {
-					fmt.Fprintln(cmd.OutOrStdout(), name)
-				}
 				return err
 			})
 		},
@@ -119,30 +115,16 @@ func leave(status int, err error) error {
 
 func newRestartCmd(a *app) *cobra.Command {
 	var stop stopFlags
-	cmd := &cobra.Command{
-		Use:     "restart [flags] CONTAINER...",
-		GroupID: groupContainers,
-		Short:   "Stop containers, and start them",
+	cmd := newEachCmd(a, &cobra.Command{
+		Use:   "restart [flags] CONTAINER...",
+		Short: "Stop containers, and start them",
 		Long: `Stop containers that run, as 'tarn stop' does, and start them, and those that did not
 run.`,
 		Example: `  tarn restart web
   tarn restart -t 1 web db`,
-		Args: arguments(1, -1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			e, err := a.engine()
-			if err != nil {
-				return err
-			}
-			return each(cmd, args, func(name string) error {
-				err := e.RestartContainer(cmd.Context(), name, stop.options(cmd))
-				if err == nil {
-					fmt.Fprintln(cmd.OutOrStdout(), name)
-				}
-				return err
-			})
-		},
-		ValidArgsFunction: complete(-1, a.containerNames),
-	}
+	}, func(cmd *cobra.Command, e *engine.Engine, name string) error {
+		return e.RestartContainer(cmd.Context(), name, stop.options(cmd))
+	})
 	stop.add(cmd)
 	return cmd
 }

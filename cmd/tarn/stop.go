@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -33,60 +32,32 @@ func (f *stopFlags) options(cmd *cobra.Command) engine.StopOptions {
 
 func newStopCmd(a *app) *cobra.Command {
 	var stop stopFlags
-	cmd := &cobra.Command{
-		Use:     "stop [flags] CONTAINER...",
-		GroupID: groupContainers,
-		Short:   "Stop containers that run",
+	cmd := newEachCmd(a, &cobra.Command{
+		Use:   "stop [flags] CONTAINER...",
+		Short: "Stop containers that run",
 		Long: `Stop containers that run: each gets the signal that it or its image names (SIGTERM, if
 none), and SIGKILL if it has not ended in time. Its 'tarn run' ends with it. No restart policy
 starts it again.`,
 		Example: `  tarn stop work
   tarn stop -t 30 -s SIGINT web                 # half a minute's time to end
   tarn stop $(tarn ps -q)`,
-		Args: arguments(1, -1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			e, err := a.engine()
-			if err != nil {
-				return err
-			}
-			return each(cmd, args, func(name string) error {
-				err := e.Stop(cmd.Context(), name, stop.options(cmd))
-				if err == nil {
-					fmt.Fprintln(cmd.OutOrStdout(), name)
-				}
-				return err
-			})
-		},
-		ValidArgsFunction: complete(-1, a.containerNames),
-	}
+	}, func(cmd *cobra.Command, e *engine.Engine, name string) error {
+		return e.Stop(cmd.Context(), name, stop.options(cmd))
+	})
 	stop.add(cmd)
 	return cmd
 }
 
 func newKillCmd(a *app) *cobra.Command {
 	var signal string
-	cmd := &cobra.Command{
-		Use:     "kill [flags] CONTAINER...",
-		GroupID: groupContainers,
-		Short:   "Kill containers that run, or send them a signal",
+	cmd := newEachCmd(a, &cobra.Command{
+		Use:   "kill [flags] CONTAINER...",
+		Short: "Kill containers that run, or send them a signal",
 		Example: `  tarn kill work
   tarn kill -s HUP web`,
-		Args: arguments(1, -1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			e, err := a.engine()
-			if err != nil {
-				return err
-			}
-			return each(cmd, args, func(name string) error {
-				err := e.Kill(cmd.Context(), name, signal)
-				if err == nil {
-					fmt.Fprintln(cmd.OutOrStdout(), name)
-				}
-				return err
-			})
-		},
-		ValidArgsFunction: complete(-1, a.containerNames),
-	}
+	}, func(cmd *cobra.Command, e *engine.Engine, name string) error {
+		return e.Kill(cmd.Context(), name, signal)
+	})
 	cmd.Flags().StringVarP(&signal, "signal", "s", "SIGKILL", "`signal` to send")
 	return cmd
 }

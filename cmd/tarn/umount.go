@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/spf13/cobra"
 )
@@ -31,13 +30,7 @@ a process works or has a file open is not taken away.`,
 					return err
 				}
 			}
-			return each(cmd, args, func(name string) error {
-				err := e.Umount(cmd.Context(), name)
-				if err == nil {
-					fmt.Fprintln(cmd.OutOrStdout(), name)
-				}
-				return err
-			})
+			return eachNamed(cmd, args, func(name string) error { return e.Umount(cmd.Context(), name) })
 		},
 		ValidArgsFunction: complete(-1, a.mountedNames),
 	}

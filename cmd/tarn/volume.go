@@ -1,7 +1,7 @@
 package main
 
 import (
-	"errors"
+	"context"
 	"fmt"
 	"strconv"
 
@@ -71,27 +71,11 @@ as a volume.`,
 }
 
 func newVolumeInspectCmd(a *app) *cobra.Command {
-	var text string
-	cmd := &cobra.Command{
+	return newInspectOfCmd(a, engine.KindVolume, a.volumeNames, &cobra.Command{
 		Use:     "inspect [flags] NAME...",
 		Short:   "Describe volumes in full, as JSON",
 		Example: `  tarn volume inspect -f '{{.Mountpoint}}' data`,
-		Args:    arguments(1, -1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			template, err := format.Parse(text)
-			if err != nil {
-				return err
-			}
-			look, err := a.inspector(cmd, engine.KindVolume)
-			if err != nil {
-				return err
-			}
-			return describe(cmd, args, text, template, look)
-		},
-		ValidArgsFunction: complete(-1, a.volumeNames),
-	}
-	cmd.Flags().StringVarP(&text, "format", "f", "", "print each by a Go `template`; 'json' for one line of JSON")
-	return cmd
+	})
 }
 
 // volumeRow is a volume as --format sees it.
@@ -245,32 +229,10 @@ func pruneVolumes(cmd *cobra.Command, e *engine.Engine, filter engine.VolumeFilt
 }
 
 func newVolumeRmCmd(a *app) *cobra.Command {
-	var force bool
-	cmd := &cobra.Command{
+	return newRmOfCmd(a, a.volumeNames, engine.ErrNoVolume, &cobra.Command{
 		Use:     "rm [flags] NAME...",
-		Aliases: []string{"remove"},
 		Short:   "Remove volumes",
 		Long:    `Remove volumes with all in them. One that a container has is not removed.`,
 		Example: `  tarn volume rm data`,
-		Args:    arguments(1, -1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			e, err := a.engine()
-			if err != nil {
-				return err
-			}
-			return each(cmd, args, func(name string) error {
-				err := e.RemoveVolume(cmd.Context(), name)
-				if force && errors.Is(err, engine.ErrNoVolume) {
-					return nil
-				}
-				if err == nil {
-					fmt.Fprintln(cmd.OutOrStdout(), name)
-				}
-				return err
-			})
-		},
-		ValidArgsFunction: complete(-1, a.volumeNames),
-	}
-	cmd.Flags().BoolVarP(&force, "force", "f", false, "one that is not there is no failure")
-	return cmd
+	}, func(ctx context.Context, e *engine.Engine, name string) error { return e.RemoveVolume(ctx, name) })
 }
