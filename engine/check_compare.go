@@ -95,6 +95,20 @@ func checkHoles(ctx context.Context, tar *holes.Tar) error {
 	if tar.Map.Packed || tar.Map.Whole() {
 		return nil
 	}
+	return eachStrayBlock(tar, func(at int64, here, there []byte) error {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if len(bytes.Trim(here, "\x00")) > 0 && !bytes.Equal(here, there) {
+			return fmt.Errorf("%w: something else than what is borrowed in the hole at %d", store.ErrDamaged, at)
+		}
+		return nil
+	})
+}
+
+// eachStrayBlock has look see each block of data in the holes of a file that is no tar: what is there, and what the tar
+// has there. Both are valid until look returns.
+func eachStrayBlock(tar *holes.Tar, look func(at int64, here, there []byte) error) error {
 	own := tar.Devices[0]
 	data, err := sys.DataRanges(own, tar.Map.Size)
 	if err != nil {
@@ -102,14 +116,11 @@ func checkHoles(ctx context.Context, tar *holes.Tar) error {
 	}
 	here, there := make([]byte, holes.BlockSize), make([]byte, holes.BlockSize)
 	for at := range strayBlocks(tar.Map, data) {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
 		if err := readBoth(own, tar, at, here, there); err != nil {
 			return err
 		}
-		if len(bytes.Trim(here, "\x00")) > 0 && !bytes.Equal(here, there) {
-			return fmt.Errorf("%w: something else than what is borrowed in the hole at %d", store.ErrDamaged, at)
+		if err := look(at, here, there); err != nil {
+			return err
 		}
 	}
 	return nil

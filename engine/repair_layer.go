@@ -339,20 +339,15 @@ func emptyHoles(tar *holes.Tar) error {
 		return nil
 	}
 	own := tar.Devices[0]
-	data, err := sys.DataRanges(own, tar.Map.Size)
+	err := eachStrayBlock(tar, func(at int64, here, there []byte) error {
+		if bytes.Equal(here, there) {
+			return nil
+		}
+		_, err := own.WriteAt(make([]byte, holes.BlockSize), at)
+		return err
+	})
 	if err != nil {
 		return err
-	}
-	here, there := make([]byte, holes.BlockSize), make([]byte, holes.BlockSize)
-	for at := range strayBlocks(tar.Map, data) {
-		if err := readBoth(own, tar, at, here, there); err != nil {
-			return err
-		}
-		if !bytes.Equal(here, there) {
-			if _, err := own.WriteAt(make([]byte, holes.BlockSize), at); err != nil {
-				return err
-			}
-		}
 	}
 	err = sys.PunchHoles(own, func(yield func(sys.Range) bool) {
 		for _, r := range tar.Map.Ranges {
