@@ -84,10 +84,7 @@ func (e *Engine) changeNetworks(ctx context.Context, key string, change func(c *
 	if !isNetwork(c.Settings.Host.NetworkMode) {
 		return fmt.Errorf("%w: container %s was made with network %s, and can be in no other", ErrOption, c.Name, c.Settings.Host.NetworkMode)
 	}
-	lock, err := c.Lock(ctx)
-	if errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("%w: %s (see 'tarn ps -a')", ErrNoContainer, key)
-	}
+	lock, err := c.lockPresent(ctx, key)
 	if err != nil {
 		return err
 	}

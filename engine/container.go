@@ -293,7 +293,7 @@ func (e *Engine) config(c *Container) (*image.Config, error) {
 	}
 	config, err := e.Store.Config(c.ImageID)
 	if errors.Is(err, store.ErrNotFound) && c.gone() {
-		return nil, fmt.Errorf("%w: %s (see 'tarn ps -a')", ErrNoContainer, c.Name)
+		return nil, noContainer(c.Name)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("container %s: %w", c.Name, err)

@@ -41,16 +41,11 @@ func (e *Engine) readContents(ctx context.Context, c *Container, opts contentsOp
 	if err != nil {
 		return err
 	}
-	lock, err := c.Lock(ctx)
-	if err == nil {
-		defer func() { err = errors.Join(err, lock.Unlock()) }()
-	}
-	if errors.Is(err, os.ErrNotExist) || err == nil && c.gone() {
-		return fmt.Errorf("%w: %s (see 'tarn ps -a')", ErrNoContainer, c.Name)
-	}
+	lock, err := c.lockPresent(ctx, c.Name)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, lock.Unlock()) }()
 	if err := c.reload(); err != nil {
 		return err
 	}

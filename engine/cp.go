@@ -93,16 +93,11 @@ func splitPlace(text string) (container, path string, found bool) {
 // withTree has use look at a container's whole file system, with what is mounted in it. Until it returns,
 // the container does not start, and is not removed, for its lock is held.
 func (e *Engine) withTree(ctx context.Context, c *Container, use func(tree *os.File) error) (err error) {
-	lock, err := c.Lock(ctx)
-	if err == nil {
-		defer func() { err = errors.Join(err, lock.Unlock()) }()
-	}
-	if errors.Is(err, os.ErrNotExist) || err == nil && c.gone() {
-		return fmt.Errorf("%w: %s (see 'tarn ps -a')", ErrNoContainer, c.Name)
-	}
+	lock, err := c.lockPresent(ctx, c.Name)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, lock.Unlock()) }()
 	if err := c.reload(); err != nil {
 		return err
 	}

@@ -38,8 +38,8 @@ func (e *Engine) Finish(ctx context.Context, id string) error {
 // ifOurs does something for a container under its lock, unless it is gone, or in the hands of another
 // monitor by now.
 func (e *Engine) ifOurs(ctx context.Context, c *Container, do func() error) (err error) {
-	lock, err := c.Lock(ctx)
-	if errors.Is(err, os.ErrNotExist) {
+	lock, err := c.lockPresent(ctx, c.Name)
+	if errors.Is(err, ErrNoContainer) {
 		return nil
 	}
 	if err != nil {
@@ -47,7 +47,7 @@ func (e *Engine) ifOurs(ctx context.Context, c *Container, do func() error) (err
 	}
 	defer func() { err = errors.Join(err, lock.Unlock()) }()
 	self, err := identifySelf()
-	if err != nil || c.gone() {
+	if err != nil {
 		return err
 	}
 	if err := c.reload(); err != nil || c.State.Owner != self {
@@ -95,8 +95,8 @@ func (c *Container) setExit() {
 
 // startAgain starts a container once more, unless somebody has stopped it meanwhile.
 func (e *Engine) startAgain(ctx context.Context, c *Container) (err error) {
-	lock, err := c.Lock(ctx)
-	if errors.Is(err, os.ErrNotExist) {
+	lock, err := c.lockPresent(ctx, c.Name)
+	if errors.Is(err, ErrNoContainer) {
 		return nil
 	}
 	if err != nil {
@@ -104,10 +104,10 @@ func (e *Engine) startAgain(ctx context.Context, c *Container) (err error) {
 	}
 	unlock := func() error { return lock.Unlock() }
 	self, err := identifySelf()
-	if err == nil && !c.gone() {
+	if err == nil {
 		err = c.reload()
 	}
-	if err != nil || c.gone() || c.State.Status != StatusRestarting || c.State.Owner != self {
+	if err != nil || c.State.Status != StatusRestarting || c.State.Owner != self {
 		return errors.Join(err, unlock())
 	}
 	b := &background{interactive: c.Settings.Interactive, terminal: c.Settings.Terminal}

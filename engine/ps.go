@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -107,17 +106,14 @@ func (e *Engine) Containers(ctx context.Context, filter ContainerFilter) ([]*Con
 // collect does for a container what its own tarn would have done at its end, unless someone else just
 // did.
 func (e *Engine) collect(ctx context.Context, c *Container) (err error) {
-	lock, err := c.Lock(ctx)
-	if errors.Is(err, os.ErrNotExist) {
+	lock, err := c.lockPresent(ctx, c.Name)
+	if errors.Is(err, ErrNoContainer) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Unlock()) }()
-	if c.gone() {
-		return nil
-	}
 	if err := c.reload(); err != nil || !c.orphaned() {
 		return err
 	}

@@ -12,14 +12,11 @@ func (e *Engine) Rename(ctx context.Context, key, name string) (err error) {
 	if err != nil {
 		return err
 	}
-	lock, err := c.Lock(ctx)
+	lock, err := c.lockPresent(ctx, key)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Unlock()) }()
-	if c.gone() {
-		return noContainer(key)
-	}
 	if c.Damaged != nil {
 		return c.Damaged
 	}

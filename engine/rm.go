@@ -29,17 +29,11 @@ func (e *Engine) RemoveContainer(ctx context.Context, key string, opts RemoveOpt
 	if err != nil {
 		return err
 	}
-	lock, err := c.Lock(ctx)
-	if errors.Is(err, os.ErrNotExist) {
-		return noContainer(key)
-	}
+	lock, err := c.lockPresent(ctx, key)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Unlock()) }()
-	if c.gone() {
-		return noContainer(key)
-	}
 	if c.Damaged == nil {
 		if err := e.makeRemovable(ctx, c, opts); err != nil {
 			return fmt.Errorf("remove container %s: %w", c.Name, err)

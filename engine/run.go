@@ -146,8 +146,8 @@ func ExitStatus(err error) int { return container.ExitCode(err) }
 
 // finish records how a container ended, or removes it.
 func (e *Engine) finish(ctx context.Context, c *Container, state ContainerState) (err error) {
-	lock, err := c.Lock(ctx)
-	if errors.Is(err, os.ErrNotExist) {
+	lock, err := c.lockPresent(ctx, c.Name)
+	if errors.Is(err, ErrNoContainer) {
 		return nil // removed by someone else, who ended it
 	}
 	if err != nil {
@@ -155,12 +155,8 @@ func (e *Engine) finish(ctx context.Context, c *Container, state ContainerState)
 	}
 	defer func() { err = errors.Join(err, lock.Unlock()) }()
 	c.State = state
-	switch {
-	case c.gone():
-		return nil
-	case c.Settings.Host.AutoRemove:
+	if c.Settings.Host.AutoRemove {
 		return errors.Join(e.discard(ctx, c), e.record(c.died(), c.event("destroy")))
-	default:
-		return errors.Join(c.WriteState(state), e.emitDie(c))
 	}
+	return errors.Join(c.WriteState(state), e.emitDie(c))
 }

@@ -26,14 +26,11 @@ func (e *Engine) Update(ctx context.Context, key string, opts UpdateOptions) (er
 	if err != nil {
 		return err
 	}
-	lock, err := c.Lock(ctx)
+	lock, err := c.lockPresent(ctx, key)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Unlock()) }()
-	if c.gone() {
-		return noContainer(key)
-	}
 	if c.Damaged != nil {
 		return c.Damaged
 	}
