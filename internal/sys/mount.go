@@ -227,20 +227,6 @@ func IsMountRoot(f *os.File) (bool, error) {
 	return st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
 }
 
-// MountID gives the unique ID of the mount that f lies on; it is never used again while the
-// machine runs (STATX_MNT_ID_UNIQUE, Linux 6.8).
-func MountID(f *os.File) (uint64, error) {
-	var st unix.Statx_t
-	err := unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_MNT_ID_UNIQUE, &st)
-	if err != nil {
-		return 0, fmt.Errorf("statx %s: %w", f.Name(), err)
-	}
-	if st.Mask&unix.STATX_MNT_ID_UNIQUE == 0 {
-		return 0, fmt.Errorf("statx %s: no unique mount ID: %w", f.Name(), errors.ErrUnsupported)
-	}
-	return st.Mnt_id, nil
-}
-
 // retryIntr repeats a system call that a signal interrupted (Go's own preemption signals do).
 func retryIntr[T any](call func() (T, error)) (T, error) {
 	for {

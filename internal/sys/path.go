@@ -16,13 +16,3 @@ func OpenPath(path string) (*os.File, error) {
 	}
 	return os.NewFile(uintptr(fd), path), nil
 }
-
-// OpenPathAt is [OpenPath] of a single name in an open directory.
-func OpenPathAt(dir *os.File, name string) (*os.File, error) {
-	flags := unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
-	fd, err := retryIntr(func() (int, error) { return unix.Openat(int(dir.Fd()), name, flags, 0) })
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: name, Err: err}
-	}
-	return os.NewFile(uintptr(fd), name), nil
-}

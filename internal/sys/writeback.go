@@ -18,9 +18,3 @@ func StartWriteback(f *os.File, offset, length int64) error {
 	}
 	return fmt.Errorf("sync_file_range %s: %w", f.Name(), err)
 }
-
-// Reflink makes dst, an empty file, share all of src's blocks (FICLONE, ioctl_ficlonerange(2)),
-// and reports whether the file system could.
-func Reflink(dst, src *os.File) bool {
-	return unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())) == nil
-}
