@@ -20,7 +20,8 @@ type Consumer func(*Stream) error
 
 // Copy reads r to its end and gives every consumer all of it. It returns when all of them have
 // returned: nil, or the first error of r, of a consumer, or of ctx. After an error the consumers
-// that still read get it from their stream.
+// that still read get it from their stream, behind what had come before: what r gave before it failed
+// may be worth keeping.
 func Copy(ctx context.Context, r io.Reader, consumers ...Consumer) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -119,20 +120,34 @@ func (s *Stream) fill() error {
 			s.current.release()
 			s.current = nil
 		}
-		select {
-		case c, open := <-s.next:
-			if !open {
-				if err := context.Cause(s.ctx); err != nil {
-					return err
-				}
-				return io.EOF
+		c, open, err := s.receive()
+		switch {
+		case err != nil:
+			return err
+		case !open:
+			if err := context.Cause(s.ctx); err != nil {
+				return err
 			}
-			s.current, s.rest = c, c.data
-		case <-s.ctx.Done():
-			return context.Cause(s.ctx)
+			return io.EOF
 		}
+		s.current, s.rest = c, c.data
 	}
 	return nil
+}
+
+// receive waits for the next chunk. One that came before the error is given before that.
+func (s *Stream) receive() (c *chunk, open bool, err error) {
+	select {
+	case c, open = <-s.next:
+		return c, open, nil
+	case <-s.ctx.Done():
+	}
+	select {
+	case c, open = <-s.next:
+		return c, open, nil
+	default:
+		return nil, false, context.Cause(s.ctx)
+	}
 }
 
 // Read implements io.Reader.

@@ -114,3 +114,27 @@ func TestFirstErrorEndsAll(t *testing.T) {
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+// TestWhatCameBeforeAnErrorIsGiven: also to a consumer that is slower than the error.
+func TestWhatCameBeforeAnErrorIsGiven(t *testing.T) {
+	failure := errors.New("cut")
+	data := content(3<<20 + 5)
+	for range 50 {
+		var got bytes.Buffer
+		failed := make(chan struct{})
+		err := fanout.Copy(t.Context(), io.MultiReader(bytes.NewReader(data), iotest.ErrReader(failure)),
+			func(s *fanout.Stream) error {
+				defer close(failed)
+				_, err := io.Copy(io.Discard, s)
+				return err
+			},
+			func(s *fanout.Stream) error {
+				<-failed
+				_, err := io.Copy(&got, s)
+				return err
+			},
+		)
+		require.ErrorIs(t, err, failure)
+		require.True(t, bytes.Equal(data, got.Bytes()), "%d of %d bytes", got.Len(), len(data))
+	}
+}
