@@ -1,7 +1,9 @@
 package network_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -78,6 +80,12 @@ func namespace(t *testing.T) *os.File {
 	return f
 }
 
+// moveTo gives a device to a namespace.
+func moveTo(t *testing.T, ns *os.File, device string) {
+	t.Helper()
+	output(t, "ip", "link", "set", device, "netns", fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), ns.Fd()))
+}
+
 // in runs a program in a container's namespace.
 func in(t *testing.T, ns *os.File, args ...string) string {
 	t.Helper()
@@ -104,7 +112,7 @@ func (h *host) mustAttach(n byte, ports []network.PortMapping, requests ...netwo
 
 func output(t *testing.T, args ...string) string {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput()
+	out, err := exec.CommandContext(context.WithoutCancel(t.Context()), args[0], args[1:]...).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	return string(out)
 }
@@ -283,6 +291,42 @@ func TestAFlushedPacketFilterIsMadeAnew(t *testing.T) {
 	h.mustAttach(2, nil, network.Request{Network: other})
 	require.Equal(t, before, output(t, "nft", "list", "map", "inet", "tarn", "published4"))
 	require.Contains(t, output(t, "nft", "list", "map", "inet", "tarn", "forward"), n.Device)
+}
+
+// TestBesideDocker, whose policy is to drop what it does not know: our packets pass; what somebody forbids, does not.
+func TestBesideDocker(t *testing.T) {
+	testenv.RequireTool(t, "iptables", "ip6tables")
+	h := newHost(t)
+	for _, tables := range []string{"iptables", "ip6tables"} {
+		output(t, tables, "-P", "FORWARD", "DROP")
+		t.Cleanup(func() { output(t, tables, "-P", "FORWARD", "ACCEPT") })
+	}
+	n := h.create("net", network.CreateOptions{IPv6: true})
+	inside := namespace(t)
+	require.NoError(t, h.mustAttach(1, nil, network.Request{Network: n}).Connect(inside))
+	output(t, "ip", "link", "add", "up0", "type", "veth", "peer", "name", "up1")
+	world := namespace(t)
+	moveTo(t, world, "up1")
+	output(t, "ip", "addr", "add", "203.0.113.1/24", "dev", "up0")
+	output(t, "ip", "link", "set", "up0", "up")
+	in(t, world, "ip", "addr", "add", "203.0.113.2/24", "dev", "up1")
+	in(t, world, "ip", "link", "set", "up1", "up")
+	ping := []string{"busybox", "ping", "-c", "1", "-W", "1", "203.0.113.2"}
+	in(t, inside, ping...)
+
+	rules := output(t, "iptables", "-S", "FORWARD")
+	require.Contains(t, rules, "-A FORWARD -i "+n.Device+" -j ACCEPT\n-A FORWARD -o "+n.Device+" -j ACCEPT\n")
+	require.Contains(t, output(t, "ip6tables", "-S", "FORWARD"), "-A FORWARD -i "+n.Device+" -j ACCEPT")
+	h.mustAttach(3, nil, network.Request{Network: n}) // once is enough
+	require.Equal(t, rules, output(t, "iptables", "-S", "FORWARD"))
+	output(t, "iptables", "-F", "FORWARD") // as a firewall does that is loaded again
+	h.mustAttach(4, nil, network.Request{Network: n})
+	in(t, inside, ping...)
+	output(t, "iptables", "-I", "FORWARD", "-d", "203.0.113.2", "-j", "REJECT")
+	rejected := exec.CommandContext(t.Context(), "nsenter", append([]string{"--net=/proc/self/fd/3"}, ping...)...)
+	rejected.ExtraFiles = []*os.File{inside}
+	require.Error(t, rejected.Run())
+	output(t, "iptables", "-F", "FORWARD")
 }
 
 func TestNetworksComeAndGo(t *testing.T) {

@@ -23,12 +23,13 @@ if [ "$goal" != demo ]; then
     setfacl:acl setfattr:attr getcap:libcap2-bin
     mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs
     ip:iproute2 nft:nftables            # networks, seen by others' eyes
+    iptables:iptables                    # a firewall with a policy of its own
     tmux:tmux ps:procps                  # a session in a terminal; "tarn top"
     zstd:zstd gzip:gzip unshare:util-linux script:bsdutils modprobe:kmod
   )
 fi
 if [ "$goal" = bench ]; then
-  needs+=(crun:crun curl:curl /usr/bin/time:time iptables:iptables)
+  needs+=(crun:crun curl:curl /usr/bin/time:time)
 fi
 
 missing=()

@@ -1,5 +1,6 @@
 // Package firewall keeps the host's packet filter as networks need it: one table "tarn" of nftables, which
-// nobody else's rules know of, and which touches no packet that has nothing to do with a network of ours.
+// nobody else's rules know of, and which touches no packet that has nothing to do with a network of ours. (In
+// iptables' own chains it adds two rules for each network, and only where those would drop all: see [Admit].)
 //
 // A network has two chains, which decide by its bridge about what is forwarded to it and which addresses are
 // translated; a published port is one element of a map. So adding and removing are one transaction each,
@@ -100,7 +101,7 @@ func Remove(n Network) error {
 	for _, name := range []string{forwardChain(n.ID), natChain(n.ID)} {
 		c.DelChain(&nftables.Chain{Table: table(), Name: name})
 	}
-	return explain("remove network "+n.Bridge, ignoreMissing(c.Flush()))
+	return errors.Join(withdraw(n.Bridge), explain("remove network "+n.Bridge, ignoreMissing(c.Flush())))
 }
 
 // Publish leads ports of the host to containers, all of them or none.
