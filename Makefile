@@ -5,12 +5,31 @@ export CGO_ENABLED := 0
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 BASE := base/image/base.tar.zst
+BIN := bin
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test lint fuzz damage crash power cycles stress bench clean help
+PREFIX ?= /usr/local
+BINDIR = $(PREFIX)/bin
+DOCDIR = $(PREFIX)/share/doc/tarn
+UNITDIR ?= $(PREFIX)/lib/systemd
+
+.PHONY: build install demo test lint fuzz damage crash power cycles stress bench clean help
 
 build: $(BASE) ## Build bin/tarn, one static binary with the default image in it; bin/tarn-monitor, bin/tarn-runtime
-	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/tarn ./cmd/tarn-monitor ./cmd/tarn-runtime
+	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/ ./cmd/tarn ./cmd/tarn-monitor ./cmd/tarn-runtime
+
+install: ## Install what was built below PREFIX (/usr/local) and DESTDIR: programs, completion, and a service that starts containers at boot
+	@test -x $(BIN)/tarn || { echo "nothing is built yet: make build" >&2; exit 1; }
+	install -D -t $(DESTDIR)$(BINDIR) $(BIN)/tarn $(BIN)/tarn-monitor $(BIN)/tarn-runtime
+	install -D -m 644 -t $(DESTDIR)$(DOCDIR) README.md LICENSE
+	for place in system user; do \
+		mkdir -p $(DESTDIR)$(UNITDIR)/$$place && \
+		sed 's|@bindir@|$(BINDIR)|; s|@docdir@|$(DOCDIR)|' dist/tarn-restart.service.in >$(DESTDIR)$(UNITDIR)/$$place/tarn-restart.service || exit; \
+	done
+	mkdir -p $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	$(BIN)/tarn completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/tarn
+	$(BIN)/tarn completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_tarn
+	$(BIN)/tarn completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/tarn.fish
 
 $(BASE): $(wildcard scripts/base/*.go) scripts/base/go.mod scripts/base/go.sum
 	@echo 'base: compiling the default image (half a minute, once)'
@@ -52,7 +71,7 @@ bench: build ## Compare with other tools on this machine, writing bench/RESULTS.
 	go run ./bench
 
 clean: ## Remove what was built here (not the caches of the tests and of Go)
-	rm -rf bin $(BASE)
+	rm -rf $(BIN) $(BASE)
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -58,7 +58,7 @@ func (e *Engine) ifOurs(ctx context.Context, c *Container, do func() error) (err
 
 // recordEnd records the end of a container whose lock is held, and tells whether it is to be started again.
 func (e *Engine) recordEnd(ctx context.Context, c *Container) (again bool, err error) {
-	c.setExit()
+	asked := c.setExit()
 	kills, err := container.OOMKills(c.cgroupPath())
 	if err != nil {
 		return false, err
@@ -67,7 +67,8 @@ func (e *Engine) recordEnd(ctx context.Context, c *Container) (again bool, err e
 	if err := errors.Join(e.release(c), removeAll(c.exitPath())); err != nil {
 		return false, err
 	}
-	again = c.wantsRestart()
+	// At a shutdown it is not started again, but it is with the next start of the machine.
+	again = !asked && c.wantsRestart()
 	if again {
 		c.State.Status = StatusRestarting
 		return true, errors.Join(c.WriteState(c.State), e.emitDie(c))
@@ -82,15 +83,16 @@ func (e *Engine) recordEnd(ctx context.Context, c *Container) (again bool, err e
 	return false, c.WriteState(c.State)
 }
 
-// setExit takes over how the container ended from its monitor, if that could say so.
-func (c *Container) setExit() {
+// setExit takes over how the container ended from its monitor, if that could say so, and whether that was asked to
+// end it.
+func (c *Container) setExit() (asked bool) {
 	exit, err := monitor.ReadExit(c.exitPath())
 	if err != nil {
 		exit = monitor.Exit{Status: exitLost, At: time.Now().UTC()}
 	}
 	s := &c.State
 	s.Status, s.Process, s.Paused, s.ExitCode, s.FinishedAt = StatusExited, processID{}, false, exit.Status, exit.At
-	s.Stopped = s.Stopped || exit.Asked
+	return exit.Asked
 }
 
 // startAgain starts a container once more, unless somebody has stopped it meanwhile.

@@ -26,6 +26,7 @@ type ContainerFilter struct {
 	Volumes   []string // names of volumes, or paths in the container
 	Healths   []string // statuses of health, or "none"
 	Restarts  []string // names of restart policies
+	OnBoot    []bool   // whether they are to be started with the machine, see [Container.startsOnBoot]
 }
 
 // ParseContainerFilter reads "key=value" options, with Docker's keys.
@@ -61,8 +62,14 @@ func (f *ContainerFilter) add(key, value string) error {
 		f.Healths = append(f.Healths, value)
 	case "restart-policy":
 		f.Restarts = append(f.Restarts, value)
+	case "should-start-on-boot": // podman's
+		wanted, err := strconv.ParseBool(value)
+		if err != nil {
+			return fmt.Errorf("%w: use true or false", ErrOption)
+		}
+		f.OnBoot = append(f.OnBoot, wanted)
 	default:
-		return fmt.Errorf("%w: use id, name, status, exited, label, ancestor, volume, health or restart-policy", ErrOption)
+		return fmt.Errorf("%w: use id, name, status, exited, label, ancestor, volume, health, restart-policy or should-start-on-boot", ErrOption)
 	}
 	return nil
 }
@@ -186,7 +193,8 @@ func (f *ContainerFilter) selectsLife(c *Container) bool {
 			return false
 		}
 	}
-	return len(f.Restarts) == 0 || slices.Contains(f.Restarts, cmp.Or(c.Settings.Host.RestartPolicy.Name, RestartNo))
+	return (len(f.Restarts) == 0 || slices.Contains(f.Restarts, cmp.Or(c.Settings.Host.RestartPolicy.Name, RestartNo))) &&
+		(len(f.OnBoot) == 0 || slices.Contains(f.OnBoot, c.startsOnBoot()))
 }
 
 // ImageName gives the container's image as the user named it, or its ID when that name means

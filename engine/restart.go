@@ -86,6 +86,18 @@ func (c *Container) wantsRestart() bool {
 	return true
 }
 
+// startsOnBoot tells whether the container is to run when the machine does, as podman understands the policies.
+func (c *Container) startsOnBoot() bool {
+	switch c.Settings.Host.RestartPolicy.Name {
+	case RestartAlways:
+		return true
+	case RestartUnlessStopped:
+		return !c.State.Stopped
+	default:
+		return false
+	}
+}
+
 // RestartContainer stops a container, if it runs, and starts it.
 func (e *Engine) RestartContainer(ctx context.Context, key string, opts StopOptions) error {
 	c, err := e.container(ctx, key)

@@ -73,6 +73,10 @@ func runScripts(t *testing.T, params testscript.Params) {
 	busybox := testenv.BusyboxTar(t)
 	debian := filepath.Join(testenv.CacheDir(t), "debian.tar")
 	nginx := filepath.Join(testenv.CacheDir(t), "nginx")
+	service, err := filepath.Abs("../../dist/tarn-restart.service.in")
+	if err != nil {
+		t.Fatal(err)
+	}
 	params.WorkdirRoot = testenv.TempDir(t) // on a disk, and gone at the end
 	params.RequireExplicitExec, params.RequireUniqueNames, params.ContinueOnError = true, true, true
 	params.UpdateScripts = os.Getenv("UPDATE_SCRIPTS") != ""
@@ -88,6 +92,7 @@ func runScripts(t *testing.T, params testscript.Params) {
 		env.Setenv("BUSYBOX", busybox)
 		env.Setenv("DEBIAN", debian)
 		env.Setenv("NGINX", nginx)
+		env.Setenv("SERVICE", service)
 		return nil
 	}
 	params.Condition = func(name string) (bool, error) {

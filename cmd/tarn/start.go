@@ -22,11 +22,11 @@ func newStartCmd(a *app) *cobra.Command {
 		Long: `Start containers that do not run, in the background: each as it was made, with what it has
 written. With --attach the status is the container's.
 
-Nothing starts containers when the machine does: 'tarn start --all --filter
-restart-policy=always' in a service of the machine does.`,
+When the machine starts, the service tarn-restart (see 'make install') starts the
+containers with the policy always, and those with unless-stopped that nobody has stopped.`,
 		Example: `  tarn start work
   tarn start -ai work                           # and be attached to it
-  tarn start --all --filter restart-policy=always`,
+  tarn start --all --filter should-start-on-boot=true`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if all {
 				return arguments(0, 0)(cmd, args)
