@@ -2,13 +2,19 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
+	"syscall"
+	"time"
 
 	"github.com/tarnfs/tarn/internal/sys"
+	"github.com/tarnfs/tarn/monitor"
 	"github.com/tarnfs/tarn/network"
 )
 
@@ -43,6 +49,9 @@ func (e *Engine) ConnectNetwork(ctx context.Context, networkKey, key string, opt
 			r := requestOf(n, setting)
 			if err := e.networks.Join(ctx, network.Sandbox{Container: c.ID, Name: c.Name}, r, namespace); err != nil {
 				return err
+			}
+			if err := e.giveNames(ctx, c, n, namespace); err != nil {
+				return errors.Join(err, e.networks.Leave(c.ID, n, namespace))
 			}
 		}
 		c.Settings.Networks = append(c.Settings.Networks, setting)
@@ -116,3 +125,76 @@ func requestOf(n *network.Network, s NetworkSetting) network.Request {
 	}
 	return r
 }
+
+// giveNames has the monitor of a container that runs answer its questions for names, if n is the first of its networks
+// in which there are any. A container in the foreground has no monitor: it has names when it is started again.
+func (e *Engine) giveNames(ctx context.Context, c *Container, n *network.Network, namespace *os.File) error {
+	if !n.Resolves() {
+		return nil
+	}
+	before, err := e.resolves(ctx, c)
+	if err != nil || newResolver(&c.Settings, true, before).own {
+		return err
+	}
+	conn, err := sys.ConnectUnix(e.socketPath(c))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	sockets, err := e.networks.ListenForNames(namespace)
+	if err != nil {
+		return err
+	}
+	defer sockets.UDP.Close()
+	defer sockets.TCP.Close()
+	r := newResolver(&c.Settings, true, true)
+	service, err := json.Marshal(monitor.NameService{Run: sockets.Run, Servers: r.upstream})
+	if err == nil {
+		err = sys.SendFiles(conn, monitor.Frame(monitor.Names, service), sockets.UDP, sockets.TCP)
+	}
+	if err == nil {
+		err = awaitNames(conn)
+	}
+	if err != nil {
+		return fmt.Errorf("names for container %s: %w", c.Name, err)
+	}
+	return writePlain(filepath.Join(c.Dir(), "resolv.conf"), r.file.String())
+}
+
+// resolves tells whether there are names in a network that the container has already.
+func (e *Engine) resolves(ctx context.Context, c *Container) (bool, error) {
+	for _, s := range c.Settings.Networks {
+		n, err := e.networks.Find(ctx, s.Name)
+		if err != nil || n.Resolves() {
+			return err == nil, err
+		}
+	}
+	return false, nil
+}
+
+// awaitNames waits for a monitor's answer. Meanwhile it sends what the container writes, too.
+func awaitNames(conn *os.File) error {
+	if err := conn.SetDeadline(time.Now().Add(answerTime)); err != nil {
+		return err
+	}
+	frames := monitor.NewFrameReader(conn)
+	for {
+		kind, content, err := frames.Next()
+		switch {
+		case err != nil:
+			return fmt.Errorf("its monitor: %w", err)
+		case kind == monitor.Names && len(content) > 0:
+			return fmt.Errorf("%w: %s", errMonitor, content)
+		case kind == monitor.Names:
+			return nil
+		}
+	}
+}
+
+// answerTime bounds how long a monitor may take.
+const answerTime = 10 * time.Second
+
+var errMonitor = errors.New("its monitor cannot")

@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"context"
 	"encoding/binary"
 	"os"
 	"slices"
@@ -11,7 +12,7 @@ import (
 
 // client is somebody who is attached.
 type client struct {
-	conn *os.File
+	conn *connection
 }
 
 // openInput opens what the container reads.
@@ -24,18 +25,18 @@ func (m *monitor) openInput() {
 }
 
 // acceptEarly takes in whom nothing of the output may escape.
-func (m *monitor) acceptEarly() {
+func (m *monitor) acceptEarly(ctx context.Context) {
 	if conn := openFile(m.cfg.Client, "client"); conn != nil {
-		m.add(conn)
+		m.add(ctx, conn)
 	}
 }
 
-func (m *monitor) add(conn *os.File) {
-	c := &client{conn: conn}
+func (m *monitor) add(ctx context.Context, conn *os.File) {
+	c := &client{conn: &connection{File: conn}}
 	m.mu.Lock()
 	m.clients = append(m.clients, c)
 	m.mu.Unlock()
-	go m.take(c)
+	go m.take(ctx, c)
 }
 
 // drop forgets a client. m.mu is held.
@@ -70,7 +71,7 @@ func (m *monitor) attached() []*client {
 }
 
 // accept lets others attach.
-func (m *monitor) accept() {
+func (m *monitor) accept(ctx context.Context) {
 	listener := openFile(m.cfg.Socket, "socket")
 	if listener == nil {
 		return
@@ -90,13 +91,13 @@ func (m *monitor) accept() {
 			return
 		}
 		if acceptErr == nil {
-			m.add(openFile(fd, "client"))
+			m.add(ctx, openFile(fd, "client"))
 		}
 	}
 }
 
 // take does what a client's frames say, until it goes.
-func (m *monitor) take(c *client) {
+func (m *monitor) take(ctx context.Context, c *client) {
 	frames := NewFrameReader(c.conn)
 	gave := false
 	for {
@@ -112,11 +113,16 @@ func (m *monitor) take(c *client) {
 			m.endInput()
 		case Resize:
 			m.resize(content)
+		case Names:
+			m.beginNames(ctx, c, content)
 		default: // none of those that come from the container
 		}
 	}
 	if gave {
 		m.endInput()
+	}
+	for _, f := range c.conn.takePassed() {
+		_ = f.Close()
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -9,11 +9,12 @@ import (
 // Kind says what a frame on an attach socket holds.
 type Kind byte
 
-// The first three go to the container, the others come from it.
+// The first three go to the container, Names to its monitor, which answers with one; the others come from the container.
 const (
 	Stdin    Kind = 'i' // bytes to read for the container
 	StdinEnd Kind = 'e' // no more of them: nothing
 	Resize   Kind = 'r' // the size of the terminal: columns and rows, 2 bytes each
+	Names    Kind = 'n' // a [NameService], its sockets passed with the frame; the answer: an error's text, or nothing
 	Stdout   Kind = 'o' // bytes that the container has written
 	Stderr   Kind = 'x'
 	Exited   Kind = 'q' // the last frame: the exit status, 4 bytes
@@ -30,14 +31,19 @@ func WriteFrame(w io.Writer, kind Kind, content []byte) error {
 	for first := true; first || len(content) > 0; first = false {
 		part := content[:min(len(content), MaxFrame)]
 		content = content[len(part):]
-		var header [headerSize]byte
-		header[0] = byte(kind)
-		binary.BigEndian.PutUint32(header[1:], uint32(len(part)))
-		if _, err := w.Write(append(header[:], part...)); err != nil {
+		if _, err := w.Write(Frame(kind, part)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// Frame is one frame, with at most MaxFrame bytes of content.
+func Frame(kind Kind, content []byte) []byte {
+	var header [headerSize]byte
+	header[0] = byte(kind)
+	binary.BigEndian.PutUint32(header[1:], uint32(len(content)))
+	return append(header[:], content...)
 }
 
 // FrameReader reads frames.

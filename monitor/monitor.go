@@ -55,9 +55,9 @@ func Serve(ctx context.Context, cfg *Config) error {
 		return err
 	}
 	m.openInput()
-	m.acceptEarly()
+	m.acceptEarly(ctx)
 	m.copyOutput()
-	go m.accept()
+	go m.accept(ctx)
 	if len(cfg.Health) > 0 {
 		go m.watchHealth()
 	}

@@ -1,8 +1,11 @@
 package sys
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"os"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -75,3 +78,26 @@ func HideFiles() { _ = unix.CloseRange(3, ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC)
 
 // GrowPipe has a pipe hold so many bytes, if that is allowed (F_SETPIPE_SZ, fcntl(2)).
 func GrowPipe(f *os.File, size int) { _, _ = unix.FcntlInt(f.Fd(), unix.F_SETPIPE_SZ, size) }
+
+// SendFiles writes data to a Unix stream socket in one piece, and passes files on with it (SCM_RIGHTS, unix(7)).
+func SendFiles(socket *os.File, data []byte, files ...*os.File) error {
+	var fds []int
+	for _, f := range files {
+		fds = append(fds, int(f.Fd()))
+	}
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var n int
+	var sendErr error
+	err = raw.Write(func(fd uintptr) bool {
+		n, sendErr = unix.SendmsgN(int(fd), data, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL)
+		return sendErr != unix.EAGAIN
+	})
+	if err == nil && sendErr == nil && n < len(data) {
+		err = io.ErrShortWrite
+	}
+	runtime.KeepAlive(files)
+	return errors.Join(err, os.NewSyscallError("sendmsg", sendErr))
+}
