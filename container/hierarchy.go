@@ -81,6 +81,21 @@ func findHierarchies() (hierarchies, error) {
 	return h, nil
 }
 
+// CgroupVersion says which hierarchies the host has mounted: "1", "2", or both, "hybrid".
+func CgroupVersion() (string, error) {
+	h, err := findHierarchies()
+	switch {
+	case err != nil:
+		return "", err
+	case len(h.legacy) == 0:
+		return "2", nil
+	case h.unified.mount == "":
+		return "1", nil
+	default:
+		return "hybrid", nil
+	}
+}
+
 // mountOwn mounts the cgroup2 hierarchy for ourselves. Where that may not be, there is none.
 //
 // To mount it from the first cgroup namespace sets its options, for which Linux 6.18 waits for all

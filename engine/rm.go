@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/tarnfs/tarn/container"
+	"github.com/tarnfs/tarn/internal/diskusage"
 	"github.com/tarnfs/tarn/internal/sys"
 	"github.com/tarnfs/tarn/rootfs"
 )
@@ -49,6 +52,38 @@ func (e *Engine) RemoveContainer(ctx context.Context, key string, opts RemoveOpt
 		return fmt.Errorf("remove container %s: %w", c.Name, err)
 	}
 	return nil
+}
+
+// PrunableContainers lists the containers that do not run, and that the filter selects.
+func (e *Engine) PrunableContainers(ctx context.Context, filter PruneFilter) ([]*Container, error) {
+	all, err := e.Containers(ctx, ContainerFilter{Statuses: []string{StatusCreated, StatusExited}, All: true, Labels: filter.Labels})
+	return slices.DeleteFunc(all, func(c *Container) bool {
+		labels := c.Settings.Config.Labels
+		return !filter.Until.IsZero() && !c.Created.Before(filter.Until) ||
+			slices.ContainsFunc(filter.Unlabels, func(label string) bool { return hasLabels(labels, []string{label}) })
+	}), err
+}
+
+// PruneContainers removes them. It gives their IDs and what the disk has back.
+func (e *Engine) PruneContainers(ctx context.Context, filter PruneFilter) (ids []string, freed int64, err error) {
+	list, err := e.PrunableContainers(ctx, filter)
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, c := range list {
+		size, err := diskusage.Of(ctx, c.Dir())
+		if err == nil {
+			err = e.RemoveContainer(ctx, c.ID, RemoveOptions{})
+		}
+		switch {
+		case errors.Is(err, ErrNoContainer), errors.Is(err, ErrRunning), errors.Is(err, fs.ErrNotExist):
+			continue // since it was looked at
+		case err != nil:
+			return ids, freed, err
+		}
+		ids, freed = append(ids, c.ID), freed+size
+	}
+	return ids, freed, nil
 }
 
 // makeRemovable ends the container and unmounts it. The state is read again under the lock.

@@ -134,7 +134,7 @@ func mountIndex(l Layer) (*os.File, error) {
 	if err == nil {
 		return mount, nil
 	}
-	if probeErr := probeErofs(l.Dir); probeErr != nil {
+	if probeErr := ProbeErofs(l.Dir); probeErr != nil {
 		return nil, probeErr
 	}
 	return nil, fmt.Errorf("%w: %w", ErrBadLayer, err)

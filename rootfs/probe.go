@@ -9,10 +9,10 @@ import (
 	"github.com/tarnfs/tarn/layer"
 )
 
-// probeErofs finds out whether the kernel mounts an index over a tar from files in dir, by mounting
+// ProbeErofs finds out whether the kernel mounts an index over a tar from files in dir, by mounting
 // those of an empty layer. It is asked after a mount has failed only, so it costs nothing where
 // all is well; an error says why not, and wraps ErrUnsupported.
-func probeErofs(dir string) error {
+func ProbeErofs(dir string) error {
 	tar, err := unnamedFile(dir)
 	if err != nil {
 		return err

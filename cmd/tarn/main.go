@@ -83,7 +83,7 @@ func exitStatus(cmd *cobra.Command, err error) int {
 	if exit, ok := errors.AsType[*exitError](err); ok {
 		return exit.status
 	}
-	if cmd != nil && slices.Contains([]string{"tarn run", "tarn create"}, cmd.CommandPath()) {
+	if cmd != nil && slices.Contains([]string{"tarn run", "tarn create", "tarn container run", "tarn container create"}, cmd.CommandPath()) {
 		return 125
 	}
 	return 1

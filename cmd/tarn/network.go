@@ -26,8 +26,8 @@ containers that ask for none; it is made when it is first used.`,
   tarn run --rm --network backend --name db debian sleep 1000
   tarn run --rm --network backend debian getent hosts db
   tarn network inspect -f '{{json .Containers}}' backend`,
-		Args: arguments(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args: cobra.ArbitraryArgs,
+		RunE: helpOrUnknown,
 	}
 	cmd.AddCommand(newNetworkConnectCmd(a), newNetworkCreateCmd(a), newNetworkDisconnectCmd(a), newNetworkInspectCmd(a),
 		newNetworkLsCmd(a), newNetworkPruneCmd(a), newNetworkRmCmd(a))
@@ -156,62 +156,6 @@ Fields for --format: .ID .Name .Driver .Scope .IPv4 .IPv6 .Internal .Labels .Lab
 	return cmd
 }
 
-func newNetworkPruneCmd(a *app) *cobra.Command {
-	var (
-		force   bool
-		filters []string
-	)
-	cmd := &cobra.Command{
-		Use:   "prune [flags]",
-		Short: "Remove networks that no container has",
-		Long: `Remove networks that no container has, whether it runs or not. What will go is shown first.
-
-Filters: until=TIME (only what is older: 24h, or 2026-01-31T12:00), label=KEY[=VALUE],
-label!=KEY[=VALUE].`,
-		Example: `  tarn network prune -f`,
-		Args:    arguments(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			filter, err := engine.ParseNetworkFilter(filters, time.Now())
-			if err != nil {
-				return err
-			}
-			e, err := a.engine()
-			if err != nil {
-				return err
-			}
-			out := cmd.OutOrStdout()
-			if !force {
-				filter.Dangling = new(true)
-				unused, err := e.Networks(cmd.Context(), filter)
-				if err != nil {
-					return err
-				}
-				for _, n := range unused {
-					if engine.Prunable(n) {
-						fmt.Fprintln(out, "  network "+n.Name)
-					}
-				}
-				if yes, err := confirm(cmd.InOrStdin(), out); err != nil || !yes {
-					return err
-				}
-			}
-			names, err := e.PruneNetworks(cmd.Context(), filter)
-			if len(names) > 0 {
-				fmt.Fprintln(out, "Deleted Networks:")
-				for _, name := range names {
-					fmt.Fprintln(out, name)
-				}
-			}
-			return err
-		},
-		ValidArgsFunction: cobra.NoFileCompletions,
-	}
-	flags := cmd.Flags()
-	flags.BoolVarP(&force, "force", "f", false, "do not ask")
-	flags.StringArrayVar(&filters, "filter", nil, "remove only what `KEY=VALUE` selects")
-	return cmd
-}
-
 func newNetworkRmCmd(a *app) *cobra.Command {
 	return newRmOfCmd(a, a.networkNames, engine.ErrNoNetwork, &cobra.Command{
 		Use:     "rm [flags] NETWORK...",
@@ -226,8 +170,9 @@ func newNetworkConnectCmd(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "connect [flags] NETWORK CONTAINER",
 		Short: "Put a container into a network",
-		Long: `Put a container into a network: at once if it runs, and each time it is started. Names of other
-containers it finds if it has found any before, or when it is started again.`,
+		Long: `Put a container into a network: at once if it runs, and each time it is started. One in the
+foreground that has found no names yet finds those of the network's containers when it is
+started again.`,
 		Example: `  tarn network connect --alias cache backend work`,
 		Args:    arguments(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {

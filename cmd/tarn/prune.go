@@ -66,7 +66,7 @@ label!=KEY[=VALUE].`,
 			}
 			freed := pruned.Bytes()
 			if volumes {
-				more, err := pruneVolumes(cmd, e, volumeFilter(filter))
+				more, err := pruneVolumes(volumeFilter(filter)).carryOut(cmd, e)
 				if err != nil {
 					return err
 				}
@@ -100,7 +100,7 @@ func showAll(cmd *cobra.Command, e *engine.Engine, filter engine.PruneFilter, vo
 	if !volumes {
 		return nil
 	}
-	return showUnused(cmd, e, volumeFilter(filter))
+	return pruneVolumes(volumeFilter(filter)).show(cmd, e)
 }
 
 // pruneStore shows on a terminal how much of the room the disk has back.

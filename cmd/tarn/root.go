@@ -47,12 +47,7 @@ outlive a reboot lie below --run.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return unknownCommand(cmd, args[0])
-			}
-			return cmd.Help()
-		},
+		RunE:          helpOrUnknown,
 	}
 	root.SetVersionTemplate("tarn {{.Version}}\n")
 	root.CompletionOptions.DisableDefaultCmd = true
@@ -72,7 +67,7 @@ outlive a reboot lie below --run.`,
 	if isRun(args) {
 		root.AddCommand(newRunCmd(a))
 	} else {
-		addCommands(root, a)
+		addCommands(root, a, args)
 	}
 	for _, cmd := range root.Commands() {
 		cmd.DisableFlagsInUseLine = true // those that have any say so themselves
@@ -83,7 +78,7 @@ outlive a reboot lie below --run.`,
 // isRun tells whether it is clear that "run" is meant.
 func isRun(args []string) bool { return len(args) > 0 && args[0] == "run" }
 
-func addCommands(root *cobra.Command, a *app) {
+func addCommands(root *cobra.Command, a *app, args []string) {
 	root.AddCommand(
 		newRunCmd(a),
 		newCreateCmd(a),
@@ -110,6 +105,7 @@ func addCommands(root *cobra.Command, a *app) {
 		newCommitCmd(a),
 		newExportCmd(a),
 		newCpCmd(a),
+		newContainerCmd(a, args),
 		newImagesCmd(a),
 		newImportCmd(a),
 		newLoadCmd(a),
@@ -119,6 +115,7 @@ func addCommands(root *cobra.Command, a *app) {
 		newHistoryCmd(a),
 		newLayersCmd(a),
 		newInspectCmd(a),
+		newImageCmd(a, args),
 		newMountCmd(a),
 		newUmountCmd(a),
 		newDfCmd(a),
@@ -127,6 +124,8 @@ func addCommands(root *cobra.Command, a *app) {
 		newRepairCmd(a),
 		newPruneCmd(a),
 		newVolumeCmd(a),
+		newInfoCmd(a),
+		newSystemCmd(a, args),
 		newUnshareCmd(),
 		newPullCmd(a),
 		newPushCmd(a),
@@ -141,11 +140,19 @@ func addCommands(root *cobra.Command, a *app) {
 	)
 }
 
+// helpOrUnknown is what a command does that only has others below it.
+func helpOrUnknown(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return unknownCommand(cmd, args[0])
+	}
+	return cmd.Help()
+}
+
 // unknownCommand also says what may have been meant.
-func unknownCommand(root *cobra.Command, name string) error {
-	root.SuggestionsMinimumDistance = 2
-	hint := "see 'tarn --help'"
-	if similar := root.SuggestionsFor(name); len(similar) > 0 {
+func unknownCommand(parent *cobra.Command, name string) error {
+	parent.SuggestionsMinimumDistance = 2
+	hint := "see '" + parent.CommandPath() + " --help'"
+	if similar := parent.SuggestionsFor(name); len(similar) > 0 {
 		hint = "did you mean '" + strings.Join(similar, "', '") + "'?"
 	}
 	return fmt.Errorf("unknown command %q (%s)", name, hint)

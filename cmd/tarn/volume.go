@@ -25,8 +25,8 @@ for the first time.`,
   tarn run --rm -v data:/var/lib/app debian ls -l /var/lib/app
   tarn volume ls --filter dangling=true
   tarn volume rm data`,
-		Args: arguments(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args: cobra.ArbitraryArgs,
+		RunE: helpOrUnknown,
 	}
 	cmd.AddCommand(newVolumeCreateCmd(a), newVolumeInspectCmd(a), newVolumeLsCmd(a), newVolumePruneCmd(a), newVolumeRmCmd(a))
 	for _, sub := range cmd.Commands() {
@@ -152,80 +152,6 @@ func newVolumeRow(v *engine.Volume) volumeRow {
 		Links: strconv.Itoa(len(v.Users)), CreatedAt: timestamp(v.Created),
 		label: func(key string) string { return format.OneLine(v.Labels[key]) },
 	}
-}
-
-func newVolumePruneCmd(a *app) *cobra.Command {
-	var (
-		all, force bool
-		filters    []string
-	)
-	cmd := &cobra.Command{
-		Use:   "prune [flags]",
-		Short: "Remove volumes that no container has",
-		Long: `Remove volumes that no container has: those that have no name of their own, or with --all
-all of them. What will go is shown first.
-
-Filters: label=KEY[=VALUE], label!=KEY[=VALUE], name=PART, all=true.`,
-		Example: `  tarn volume prune -f
-  tarn volume prune --all --filter label=scratch`,
-		Args: arguments(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			filter, err := engine.ParseVolumeFilter(filters)
-			if err != nil {
-				return err
-			}
-			filter.All = filter.All || all
-			e, err := a.engine()
-			if err != nil {
-				return err
-			}
-			if !force {
-				if err := showUnused(cmd, e, filter); err != nil {
-					return err
-				}
-				if yes, err := confirm(cmd.InOrStdin(), cmd.OutOrStdout()); err != nil || !yes {
-					return err
-				}
-			}
-			freed, err := pruneVolumes(cmd, e, filter)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "Total reclaimed space: %s\n", format.Size(freed))
-			return nil
-		},
-	}
-	flags := cmd.Flags()
-	flags.BoolVarP(&all, "all", "a", false, "also those that have a name")
-	flags.BoolVarP(&force, "force", "f", false, "do not ask")
-	flags.StringArrayVar(&filters, "filter", nil, "remove only what `KEY=VALUE` selects")
-	return cmd
-}
-
-// showUnused lists the volumes that would go.
-func showUnused(cmd *cobra.Command, e *engine.Engine, filter engine.VolumeFilter) error {
-	filter.Dangling = new(true)
-	volumes, err := e.Volumes(cmd.Context(), filter)
-	for _, v := range volumes {
-		if filter.All || v.Anonymous {
-			fmt.Fprintln(cmd.OutOrStdout(), "  volume "+v.Name)
-		}
-	}
-	return err
-}
-
-// pruneVolumes removes volumes, says which, and gives the bytes that the disk has back.
-func pruneVolumes(cmd *cobra.Command, e *engine.Engine, filter engine.VolumeFilter) (int64, error) {
-	names, freed, err := e.PruneVolumes(cmd.Context(), filter)
-	out := cmd.OutOrStdout()
-	if len(names) > 0 {
-		fmt.Fprintln(out, "Deleted Volumes:")
-		for _, name := range names {
-			fmt.Fprintln(out, name)
-		}
-		fmt.Fprintln(out)
-	}
-	return freed, err
 }
 
 func newVolumeRmCmd(a *app) *cobra.Command {
