@@ -26,6 +26,7 @@ type CreateOptions struct {
 	Env         []string
 	EnvFiles    []string
 	Labels      []string
+	LabelFiles  []string
 	Volumes     []string // [SOURCE:]DEST[:OPTIONS]
 	Tmpfs       []string // DEST[:OPTIONS]
 	Mounts      []string // "type=KIND,KEY=VALUE,..."

@@ -61,20 +61,20 @@ func withHome(env []string, home string) []string {
 	return append(slices.Clip(env), "HOME="+cmp.Or(home, "/"))
 }
 
-// readEnvFiles reads files of lines that are entries, empty, or comments after '#'.
-func readEnvFiles(paths []string) ([]string, error) {
+// readEntryFiles reads files of lines that are entries, empty, or comments after '#'. kind is for errors.
+func readEntryFiles(kind string, paths []string) ([]string, error) {
 	var entries []string
 	for _, path := range paths {
-		lines, err := readEnvFile(path)
+		lines, err := readEntryFile(path)
 		if err != nil {
-			return nil, fmt.Errorf("environment file: %w", err)
+			return nil, fmt.Errorf("%s: %w", kind, err)
 		}
 		entries = append(entries, lines...)
 	}
 	return entries, nil
 }
 
-func readEnvFile(path string) ([]string, error) {
+func readEntryFile(path string) ([]string, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err

@@ -46,7 +46,7 @@ func (e *Engine) Exec(ctx context.Context, key string, opts ExecOptions) (status
 	if err := c.executable(); err != nil {
 		return 0, fmt.Errorf("exec in container %s: %w", c.Name, err)
 	}
-	env, err := readEnvFiles(opts.EnvFiles)
+	env, err := readEntryFiles("environment file", opts.EnvFiles)
 	if err != nil {
 		return 0, err
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/tarnfs/tarn/image"
 )
@@ -26,6 +27,9 @@ type ContainerFilter struct {
 	Volumes   []string // names of volumes, or paths in the container
 	Healths   []string // statuses of health, or "none"
 	Restarts  []string // names of restart policies
+	Networks  []string // names or IDs of networks
+	Before    string   // a container: only those that are older
+	Since     string   // a container: only those that are younger
 	OnBoot    []bool   // whether they are to be started with the machine, see [Container.startsOnBoot]
 }
 
@@ -62,6 +66,12 @@ func (f *ContainerFilter) add(key, value string) error {
 		f.Healths = append(f.Healths, value)
 	case "restart-policy":
 		f.Restarts = append(f.Restarts, value)
+	case "network":
+		f.Networks = append(f.Networks, value)
+	case "before":
+		f.Before = value
+	case "since":
+		f.Since = value
 	case "should-start-on-boot": // podman's
 		wanted, err := strconv.ParseBool(value)
 		if err != nil {
@@ -69,7 +79,7 @@ func (f *ContainerFilter) add(key, value string) error {
 		}
 		f.OnBoot = append(f.OnBoot, wanted)
 	default:
-		return fmt.Errorf("%w: use id, name, status, exited, label, ancestor, volume, health, restart-policy or should-start-on-boot", ErrOption)
+		return fmt.Errorf("%w: use id, name, status, exited, label, ancestor, volume, network, before, since, health, restart-policy or should-start-on-boot", ErrOption)
 	}
 	return nil
 }
@@ -78,6 +88,10 @@ func (f *ContainerFilter) add(key, value string) error {
 // now: containers that outlived it are ended, and those that were to be removed at their end are.
 func (e *Engine) Containers(ctx context.Context, filter ContainerFilter) ([]*Container, error) {
 	ancestors, err := e.ancestors(filter.Ancestors)
+	if err != nil {
+		return nil, err
+	}
+	earliest, latest, err := e.lifetimes(ctx, filter)
 	if err != nil {
 		return nil, err
 	}
@@ -103,11 +117,29 @@ func (e *Engine) Containers(ctx context.Context, filter ContainerFilter) ([]*Con
 		if err != nil {
 			return nil, err
 		}
-		if selected {
+		if selected && (earliest.IsZero() || c.Created.After(earliest)) && (latest.IsZero() || c.Created.Before(latest)) {
 			list = append(list, c)
 		}
 	}
 	return list, e.networks.Collect()
+}
+
+// lifetimes gives when containers were made that the filter names.
+func (e *Engine) lifetimes(ctx context.Context, f ContainerFilter) (since, before time.Time, err error) {
+	for _, limit := range []struct {
+		key  string
+		time *time.Time
+	}{{f.Since, &since}, {f.Before, &before}} {
+		if limit.key == "" {
+			continue
+		}
+		c, err := e.container(ctx, limit.key)
+		if err != nil {
+			return since, before, err
+		}
+		*limit.time = c.Created
+	}
+	return since, before, nil
 }
 
 // collect does for a container what its own tarn would have done at its end, unless someone else just
@@ -167,7 +199,7 @@ func (f *ContainerFilter) selects(c *Container, ancestors []image.Digest) (bool,
 	if !hasLabels(c.Settings.Config.Labels, f.Labels) {
 		return false, nil
 	}
-	if !f.selectsLife(c) {
+	if !f.selectsLife(c) || !f.selectsNetwork(c) {
 		return false, nil
 	}
 	named, err := anyMatches(f.Names, c.Name)
@@ -180,6 +212,13 @@ func (f *ContainerFilter) selects(c *Container, ancestors []image.Digest) (bool,
 			return slices.Contains(f.Volumes, m.Name) || slices.Contains(f.Volumes, m.Destination)
 		}))
 	return selected, err
+}
+
+func (f *ContainerFilter) selectsNetwork(c *Container) bool {
+	return len(f.Networks) == 0 || slices.Contains(f.Networks, c.Settings.Host.NetworkMode) ||
+		slices.ContainsFunc(c.Settings.Networks, func(n NetworkSetting) bool {
+			return slices.ContainsFunc(f.Networks, func(key string) bool { return key == n.Name || strings.HasPrefix(n.ID, key) })
+		})
 }
 
 // selectsLife is about health and restarts.

@@ -42,7 +42,11 @@ func newSettings(d *creation, img *Image, inherited []MountPoint) (ContainerSett
 		return ContainerSettings{}, err
 	}
 	config.Hostname, config.Image = d.hostname, opts.Image
-	if config.Labels, err = mergeLabels(config.Labels, opts.Labels); err != nil {
+	labels, err := readEntryFiles("label file", opts.LabelFiles)
+	if err != nil {
+		return ContainerSettings{}, err
+	}
+	if config.Labels, err = mergeLabels(config.Labels, append(labels, opts.Labels...)); err != nil {
 		return ContainerSettings{}, err
 	}
 	if config.Env, err = environment(&config, opts); err != nil {
@@ -85,7 +89,7 @@ func setCommand(config *image.RunConfig, opts *CreateOptions) error {
 // environment is the image's, changed as the user asked. What every container has besides is added
 // when it starts, see processEnv: of another container made from this one it would not be true.
 func environment(config *image.RunConfig, opts *CreateOptions) ([]string, error) {
-	entries, err := readEnvFiles(opts.EnvFiles)
+	entries, err := readEntryFiles("environment file", opts.EnvFiles)
 	if err != nil {
 		return nil, err
 	}

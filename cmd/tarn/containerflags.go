@@ -15,6 +15,7 @@ type containerFlags struct {
 	engine.CreateOptions
 	entrypoint, pull, platform string
 	registry                   registryFlags
+	quiet                      bool
 
 	restart, logDriver string
 	logOptions         []string
@@ -43,12 +44,14 @@ func (f *containerFlags) addImage(cmd *cobra.Command, flags *pflag.FlagSet) {
 	flags.StringVar(&f.pull, "pull", "missing", "`when` to fetch the image from its registry: missing, always or never")
 	suggest(cmd, "pull", string(engine.PullMissing), string(engine.PullAlways), string(engine.PullNever))
 	flags.StringVar(&f.platform, "platform", "", "`os/architecture[/variant]` that the image is to be of (default: this machine's)")
+	flags.BoolVarP(&f.quiet, "quiet", "q", false, "do not show how the image is fetched")
 	f.registry.add(flags)
 }
 
 func (f *containerFlags) addIdentity(flags *pflag.FlagSet) {
 	flags.StringVar(&f.Name, "name", "", "`name` of the container (default: one is made up)")
 	flags.StringArrayVarP(&f.Labels, "label", "l", nil, "label: `KEY=value`, or KEY")
+	flags.StringArrayVar(&f.LabelFiles, "label-file", nil, "`file` with lines as --label takes them")
 	flags.StringVar(&f.CIDFile, "cidfile", "", "write the ID to `file`, which must not be there yet")
 	flags.BoolVar(&f.Remove, "rm", false, "remove the container when it ends")
 }
@@ -114,7 +117,7 @@ func (f *containerFlags) options(a *app, cmd *cobra.Command, args []string) (eng
 	if opts.Platform, err = parsePlatform(f.platform); err != nil {
 		return opts, err
 	}
-	shown := newProgress(os.Stderr, false, false)
+	shown := newProgress(os.Stderr, f.quiet, false)
 	opts.PullOptions = engine.PullOptions{Registry: f.registry.options(a), Platform: opts.Platform, Report: shown.report, Done: shown.close}
 	return opts, nil
 }

@@ -41,8 +41,9 @@ func newPsCmd(a *app) *cobra.Command {
 The size is what the container has written, and in parentheses that with its image.
 
 Filters: id=PREFIX, name=REGEXP, status=created|running|paused|restarting|exited|damaged,
-exited=STATUS, label=KEY[=VALUE], ancestor=IMAGE, volume=NAME|PATH, health=STATUS,
-restart-policy=POLICY, should-start-on-boot=true|false.
+exited=STATUS, label=KEY[=VALUE], ancestor=IMAGE, volume=NAME|PATH, network=NAME|ID,
+before=CONTAINER, since=CONTAINER, health=STATUS, restart-policy=POLICY,
+should-start-on-boot=true|false.
 Fields for --format: .ID .Image .Command .CreatedAt .RunningFor .Status .State .Names .Labels
 .Label "KEY" .Mounts .Networks .Ports .Size`,
 		Example: `  tarn ps
@@ -98,7 +99,7 @@ Fields for --format: .ID .Image .Command .CreatedAt .RunningFor .Status .State .
 	flags.BoolVarP(&size, "size", "s", false, "print how much they have written")
 	flags.StringArrayVarP(&filters, "filter", "f", nil, "list only containers with `KEY=VALUE`; the same key again is an alternative")
 	suggest(cmd, "filter", "id=", "name=", "status=created", "status=running", "status=paused", "status=restarting",
-		"status=exited", "status=damaged", "exited=", "label=", "ancestor=", "volume=", "health=", "restart-policy=",
+		"status=exited", "status=damaged", "exited=", "label=", "ancestor=", "volume=", "network=", "before=", "since=", "health=", "restart-policy=",
 		"should-start-on-boot=true", "should-start-on-boot=false")
 	return cmd
 }

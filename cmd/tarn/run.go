@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -12,7 +14,10 @@ import (
 
 func newRunCmd(a *app) *cobra.Command {
 	opts := engine.RunOptions{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
-	var flags containerFlags
+	var (
+		flags  containerFlags
+		attach []string
+	)
 	cmd := &cobra.Command{
 		Use:     "run [flags] IMAGE [COMMAND [ARG...]]",
 		GroupID: groupContainers,
@@ -46,15 +51,48 @@ when it is not there, else the command's: 128 and the number of a signal that en
 			if opts.CreateOptions, err = flags.options(a, cmd, args); err != nil {
 				return err
 			}
+			if err := attachTo(&opts, attach); err != nil {
+				return usageError(cmd, err)
+			}
 			return a.run(cmd, opts)
 		},
 		ValidArgsFunction: complete(1, a.imageNames),
 	}
 	flags.add(cmd)
+	cmd.Flags().StringArrayVarP(&attach, "attach", "a", nil, "be attached to `stream` only: stdin, stdout or stderr; again for more (default: all)")
+	suggest(cmd, "attach", "stdin", "stdout", "stderr")
 	cmd.Flags().BoolVarP(&opts.Detach, "detach", "d", false, "run it in the background, and print its ID")
 	cmd.Flags().StringVar(&opts.DetachKeys, "detach-keys", "", "`keys` to leave a terminal with, which runs on (default: ctrl-p,ctrl-q)")
 	cmd.Flags().BoolVar(&opts.SigProxy, "sig-proxy", true, "pass signals on to the command; without, SIGINT and SIGTERM end the container")
 	return cmd
+}
+
+// attachTo leaves of the streams those that the user named, if any.
+func attachTo(opts *engine.RunOptions, names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	if opts.Detach {
+		return errors.New("--attach and --detach contradict each other")
+	}
+	streams := map[string]**os.File{"stdin": &opts.Stdin, "stdout": &opts.Stdout, "stderr": &opts.Stderr}
+	for i, name := range names {
+		names[i] = strings.ToLower(name)
+		if streams[names[i]] == nil {
+			return fmt.Errorf("--attach %s: use stdin, stdout or stderr", name)
+		}
+	}
+	for name, f := range streams {
+		if slices.Contains(names, name) {
+			continue
+		}
+		null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		*f = null // until this program ends
+	}
+	return nil
 }
 
 func (a *app) run(cmd *cobra.Command, opts engine.RunOptions) error {
