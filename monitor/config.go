@@ -29,7 +29,7 @@ type Config struct {
 
 	// Held are descriptors to be held open: what the container has of networks counts as long as they are.
 	Held []int
-	// Proxied are listening sockets whose connections are passed on to the container.
+	// Proxied are sockets of ports that the packet filter cannot lead to the container.
 	Proxied []Proxied
 	// NamesUDP and NamesTCP are sockets at which the container asks for names; NamesRun is where those of
 	// its networks are, and NameServers who is asked for others.

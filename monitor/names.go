@@ -22,11 +22,9 @@ func (m *monitor) holdNetworks(ctx context.Context) error {
 		syscall.CloseOnExec(fd)
 	}
 	for _, p := range m.cfg.Proxied {
-		l, err := net.FileListener(takeFile(p.Socket))
-		if err != nil {
+		if err := proxy.ServeFile(ctx, takeFile(p.Socket), p.To); err != nil {
 			return err
 		}
-		go proxy.Serve(ctx, l, p.To)
 	}
 	if m.cfg.NamesUDP == 0 {
 		return nil
@@ -88,7 +86,7 @@ func takeFile(fd int) *os.File {
 	return os.NewFile(uintptr(fd), "socket")
 }
 
-// Proxied is a listening socket, and where its connections are passed on to.
+// Proxied is a socket of TCP or UDP, and where what comes to it is passed on to.
 type Proxied struct {
 	Socket int
 	To     netip.AddrPort

@@ -151,12 +151,24 @@ func (a *Attachment) publish(ctx context.Context) error {
 		return err
 	}
 	for i, b := range a.bindings {
-		if l, ok := b.socket.(net.Listener); ok && b.HostIP.Is6() {
-			a.bindings[i].passedOn = netip.AddrPortFrom(p.IPv4, b.ContainerPort)
-			go proxy.Serve(context.WithoutCancel(ctx), l, a.bindings[i].passedOn)
+		if b.HostIP.Is6() {
+			a.bindings[i].passOn(context.WithoutCancel(ctx), netip.AddrPortFrom(p.IPv4, b.ContainerPort))
 		}
 	}
 	return nil
+}
+
+// passOn passes on what comes to the port's socket, until that is closed.
+func (b *binding) passOn(ctx context.Context, to netip.AddrPort) {
+	switch socket := b.socket.(type) {
+	case net.Listener:
+		go proxy.Serve(ctx, socket, to)
+	case *net.UDPConn:
+		go proxy.ServeUDP(ctx, socket, to)
+	default:
+		return
+	}
+	b.passedOn = to
 }
 
 // wayOut is the network by which the container reaches the rest of the world, -1 if none does.

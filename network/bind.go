@@ -15,12 +15,12 @@ import (
 // gets it, and that it is free in the moment in which this process is gone.
 //
 // What is sent to the port does not arrive at the socket: the packet filter leads it to the container. Only
-// what the filter cannot lead there does, and is passed on by this process: TCP to ::1, and TCP over IPv6 for a
-// container that has no address of IPv6.
+// what the filter cannot lead there does, and is passed on by this process: what is for ::1, and what comes over IPv6
+// for a container that has no address of IPv6.
 type binding struct {
 	Published
 	socket io.Closer // nil for SCTP
-	// passedOn is where this process passes on the connections of the socket; invalid if it does not.
+	// passedOn is where this process passes on what comes to the socket; invalid if it does not.
 	passedOn netip.AddrPort
 }
 
@@ -84,7 +84,7 @@ func bindPort(ctx context.Context, m PortMapping, port uint16, v6 bool) ([]bindi
 		return []binding{b}, err
 	}
 	first, err := bindAddress(ctx, m, netip.IPv4Unspecified(), port)
-	if err != nil || m.Proto != "tcp" && !v6 {
+	if err != nil || first.socket == nil && !v6 { // SCTP is never passed on
 		return []binding{first}, err
 	}
 	second, err := bindAddress(ctx, m, netip.IPv6Unspecified(), first.HostPort)

@@ -17,7 +17,7 @@ type Kept struct {
 	Run      string   // for dns.Zone
 }
 
-// Proxied is a listening socket whose connections are passed on, see package proxy.
+// Proxied is a socket what comes to which is passed on, see package proxy.
 type Proxied struct {
 	Socket *os.File
 	To     netip.AddrPort

@@ -20,6 +20,7 @@ import (
 	"github.com/tarnfs/tarn/internal/testenv"
 	"github.com/tarnfs/tarn/network"
 	"github.com/tarnfs/tarn/network/link"
+	"github.com/tarnfs/tarn/network/proxy"
 )
 
 func TestMain(m *testing.M) {
@@ -249,34 +250,75 @@ func TestFlowsOfUDPFollowThePort(t *testing.T) {
 		a := h.mustAttach(10+i, ports, network.Request{Network: n})
 		ns := namespace(t)
 		require.NoError(t, a.Connect(ns))
-		var server *net.UDPConn
-		require.NoError(t, link.InNamespace(ns, func() (err error) {
-			server, err = net.ListenUDP("udp4", &net.UDPAddr{Port: 53})
-			return err
-		}))
-		go func() {
-			buffer := make([]byte, 100)
-			for {
-				count, from, err := server.ReadFrom(buffer)
-				if err != nil {
-					return
-				}
-				_, _ = server.WriteTo(append(buffer[:count], '0'+i), from)
-			}
-		}()
-		got := make([]byte, 100)
-		count := 0
-		for range 50 { // the first may be told that nobody was there, and others be lost
-			_, _ = c.Write([]byte("hello"))
-			require.NoError(t, c.SetReadDeadline(time.Now().Add(100*time.Millisecond)))
-			if count, err = c.Read(got); err == nil {
-				break
-			}
-		}
-		require.Equal(t, "hello"+string([]byte{'0' + i}), string(got[:count]))
+		server := echoUDP(t, ns, '0'+i)
+		require.Equal(t, "hello"+string([]byte{'0' + i}), ask(t, c))
 		require.NoError(t, a.Close())
 		require.NoError(t, server.Close())
 	}
+}
+
+// echoUDP answers at port 53 of a namespace with what it is sent, and a mark.
+func echoUDP(t *testing.T, ns *os.File, mark byte) *net.UDPConn {
+	t.Helper()
+	var server *net.UDPConn
+	require.NoError(t, link.InNamespace(ns, func() (err error) {
+		server, err = net.ListenUDP("udp4", &net.UDPAddr{Port: 53})
+		return err
+	}))
+	t.Cleanup(func() { _ = server.Close() })
+	go func() {
+		buffer := make([]byte, 100)
+		for {
+			count, from, err := server.ReadFrom(buffer)
+			if err != nil {
+				return
+			}
+			_, _ = server.WriteTo(append(buffer[:count], mark), from)
+		}
+	}()
+	return server
+}
+
+// ask says hello until there is an answer: the first may be told that nobody was there, and others be lost.
+func ask(t *testing.T, c net.Conn) string {
+	t.Helper()
+	got := make([]byte, 100)
+	for range 50 {
+		_, _ = c.Write([]byte("hello"))
+		require.NoError(t, c.SetReadDeadline(time.Now().Add(100*time.Millisecond)))
+		if count, err := c.Read(got); err == nil {
+			return string(got[:count])
+		}
+	}
+	return ""
+}
+
+// TestUDPOverIPv6 is passed on to a container that has IPv4 only: each client gets its own answers.
+func TestUDPOverIPv6(t *testing.T) {
+	h := newHost(t)
+	n := h.create("net", network.CreateOptions{})
+	ports, err := network.ParsePorts("18086:53/udp")
+	require.NoError(t, err)
+	a := h.mustAttach(1, ports, network.Request{Network: n})
+	ns := namespace(t)
+	require.NoError(t, a.Connect(ns))
+	echoUDP(t, ns, '!')
+	for range 3 {
+		c, err := (&net.Dialer{}).DialContext(t.Context(), "udp", "[::1]:18086")
+		require.NoError(t, err)
+		defer c.Close()
+		require.Equal(t, "hello!", ask(t, c))
+	}
+	kept, err := a.Files()
+	require.NoError(t, err)
+	require.Len(t, kept.Proxied, 1)
+	require.Equal(t, uint16(53), kept.Proxied[0].To.Port())
+	require.NoError(t, proxy.ServeFile(t.Context(), kept.Proxied[0].Socket, kept.Proxied[0].To)) // as a monitor does
+	network.Abandon(a)                                                                          // whose own socket is closed
+	c, err := (&net.Dialer{}).DialContext(t.Context(), "udp", "[::1]:18086")
+	require.NoError(t, err)
+	defer c.Close()
+	require.Equal(t, "hello!", ask(t, c))
 }
 
 // TestAFlushedPacketFilterIsMadeAnew with the ports of all containers that run.

@@ -1,5 +1,5 @@
-// Package proxy passes on connections that the packet filter cannot lead to a container: those to ::1, and
-// over IPv6 to one that has no address of IPv6. It is apart from package network for the small program that keeps a container's
+// Package proxy passes on what the packet filter cannot lead to a container: what is for ::1, and
+// what comes over IPv6 for one that has no address of IPv6. It is apart from package network for the small program that keeps a container's
 // networks.
 package proxy
 
@@ -9,9 +9,30 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 )
+
+// ServeFile passes on what comes to a socket, of TCP or UDP, that another program has left to this one. The file is closed.
+func ServeFile(ctx context.Context, socket *os.File, to netip.AddrPort) error {
+	defer socket.Close()
+	l, err := net.FileListener(socket)
+	if err == nil {
+		go Serve(ctx, l, to)
+		return nil
+	}
+	c, packetErr := net.FilePacketConn(socket)
+	if packetErr != nil {
+		return errors.Join(err, packetErr)
+	}
+	udp, ok := c.(*net.UDPConn)
+	if !ok {
+		return errors.Join(err, c.Close())
+	}
+	go ServeUDP(ctx, udp, to)
+	return nil
+}
 
 // maxProxied is how many connections of one port are passed on at a time: more wait to be accepted.
 const maxProxied = 512
