@@ -314,7 +314,7 @@ func TestUDPOverIPv6(t *testing.T) {
 	require.Len(t, kept.Proxied, 1)
 	require.Equal(t, uint16(53), kept.Proxied[0].To.Port())
 	require.NoError(t, proxy.ServeFile(t.Context(), kept.Proxied[0].Socket, kept.Proxied[0].To)) // as a monitor does
-	network.Abandon(a) // its own socket is closed
+	network.Abandon(a)                                                                           // its own socket is closed
 	c, err := (&net.Dialer{}).DialContext(t.Context(), "udp", "[::1]:18086")
 	require.NoError(t, err)
 	defer c.Close()
