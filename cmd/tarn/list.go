@@ -21,20 +21,27 @@ import (
 type listing struct {
 	quiet, noTrunc bool
 	format         string
+	byName         bool // what is listed has names and no IDs
 }
 
 // addFlags adds the flags that all lists have. things are what is listed.
 func (l *listing) addFlags(flags *pflag.FlagSet, things string) {
-	flags.BoolVarP(&l.quiet, "quiet", "q", false, "print only the IDs of the "+things)
-	flags.BoolVar(&l.noTrunc, "no-trunc", false, "shorten nothing")
+	if l.byName {
+		flags.BoolVarP(&l.quiet, "quiet", "q", false, "print only the names of the "+things)
+	} else {
+		flags.BoolVarP(&l.quiet, "quiet", "q", false, "print only the IDs of the "+things)
+		flags.BoolVar(&l.noTrunc, "no-trunc", false, "shorten nothing")
+	}
 	flags.StringVar(&l.format, "format", "", "print each by a Go `template`; 'table TEMPLATE' for columns with titles, 'json' for all")
 }
 
-// template is what --format says, else, with --quiet, the ID, else a table of these columns.
+// template is what --format says, else, with --quiet, the ID or name, else a table of these columns.
 func (l *listing) template(columns ...string) (*format.Template, error) {
 	switch {
 	case l.format != "" && l.format != "table":
 		return format.Parse(l.format)
+	case l.quiet && l.byName:
+		return format.Parse("{{.Name}}")
 	case l.quiet:
 		return format.Parse("{{.ID}}")
 	default:

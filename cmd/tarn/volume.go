@@ -89,11 +89,8 @@ type volumeRow struct {
 func (r volumeRow) Label(key string) string { return r.label(key) }
 
 func newVolumeLsCmd(a *app) *cobra.Command {
-	var (
-		quiet   bool
-		text    string
-		filters []string
-	)
+	list := listing{byName: true}
+	var filters []string
 	cmd := &cobra.Command{
 		Use:     "ls [flags]",
 		Aliases: []string{"list"},
@@ -110,13 +107,7 @@ Fields for --format: .Name .Driver .Scope .Mountpoint .Labels .Label "KEY" .Link
 			if err != nil {
 				return err
 			}
-			if text == "" || text == "table" {
-				text = "table {{.Driver}}\t{{.Name}}"
-				if quiet {
-					text = "{{.Name}}"
-				}
-			}
-			template, err := format.Parse(text)
+			template, err := list.template("Driver", "Name")
 			if err != nil {
 				return err
 			}
@@ -138,8 +129,7 @@ Fields for --format: .Name .Driver .Scope .Mountpoint .Labels .Label "KEY" .Link
 		},
 	}
 	flags := cmd.Flags()
-	flags.BoolVarP(&quiet, "quiet", "q", false, "print only the names")
-	flags.StringVar(&text, "format", "", "print each by a Go `template`; 'table TEMPLATE' for columns with titles, 'json' for all")
+	list.addFlags(flags, "volumes")
 	flags.StringArrayVarP(&filters, "filter", "f", nil, "list only volumes with `KEY=VALUE`")
 	suggest(cmd, "filter", "name=", "driver=", "label=", "dangling=")
 	return cmd

@@ -10,12 +10,13 @@ package firewall
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 	"syscall"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+
+	"github.com/tarnfs/tarn/network/internal/explain"
 )
 
 // ErrUnable is wrapped when the kernel has no nftables, or this program may not use it.
@@ -54,7 +55,7 @@ const (
 func Ensure(n Network) (made bool, err error) {
 	c, err := nftables.New()
 	if err != nil {
-		return false, explain("set up network "+n.Bridge, err)
+		return false, explained("set up network "+n.Bridge, err)
 	}
 	// It is made in the transaction that makes all else. Why it cannot be listed, the library does not say
 	// so that it could be told apart; if it is not that it is missing, what follows fails as well.
@@ -65,16 +66,16 @@ func Ensure(n Network) (made bool, err error) {
 	fresh := err != nil
 	if fresh {
 		if err := addTable(c); err != nil {
-			return false, explain("set up table "+tableName, err)
+			return false, explained("set up table "+tableName, err)
 		}
 	}
 	if err := addNetwork(c, n); err != nil {
-		return false, explain("set up network "+n.Bridge, err)
+		return false, explained("set up network "+n.Bridge, err)
 	}
 	if err := c.Flush(); errors.Is(err, syscall.EEXIST) {
 		return false, nil // another tarn did, in this moment
 	} else if err != nil {
-		return false, explain("set up network "+n.Bridge, err)
+		return false, explained("set up network "+n.Bridge, err)
 	}
 	return true, nil
 }
@@ -83,7 +84,7 @@ func Ensure(n Network) (made bool, err error) {
 func Remove(n Network) error {
 	c, err := nftables.New()
 	if err != nil {
-		return explain("remove network "+n.Bridge, err)
+		return explained("remove network "+n.Bridge, err)
 	}
 	for _, m := range []*nftables.Set{verdicts(forwardMap), verdicts(natMap), bridges()} {
 		e := nftables.SetElement{Key: ifname(n.Bridge)}
@@ -101,7 +102,7 @@ func Remove(n Network) error {
 	for _, name := range []string{forwardChain(n.ID), natChain(n.ID)} {
 		c.DelChain(&nftables.Chain{Table: table(), Name: name})
 	}
-	return errors.Join(withdraw(n.Bridge), explain("remove network "+n.Bridge, ignoreMissing(c.Flush())))
+	return errors.Join(withdraw(n.Bridge), explained("remove network "+n.Bridge, ignoreMissing(c.Flush())))
 }
 
 // Publish leads ports of the host to containers, all of them or none.
@@ -127,7 +128,7 @@ func changePorts(ports []Port, change func(*nftables.Conn, *nftables.Set, []nfta
 	}
 	c, err := nftables.New()
 	if err != nil {
-		return explain("publish ports", err)
+		return explained("publish ports", err)
 	}
 	elements := make(map[string][]nftables.SetElement)
 	sets := make(map[string]*nftables.Set)
@@ -140,7 +141,7 @@ func changePorts(ports []Port, change func(*nftables.Conn, *nftables.Set, []nfta
 			return err
 		}
 	}
-	return explain("publish ports", c.Flush())
+	return explained("publish ports", c.Flush())
 }
 
 // portElement gives the map that a port goes into, and its element there.
@@ -165,15 +166,8 @@ func ignoreMissing(err error) error {
 	return err
 }
 
-func explain(what string, err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EACCES):
-		return fmt.Errorf("%w: %s: %w (CAP_NET_ADMIN is missing): use --network host", ErrUnable, what, err)
-	case errors.Is(err, syscall.EPROTONOSUPPORT), errors.Is(err, syscall.EOPNOTSUPP), errors.Is(err, syscall.EINVAL):
-		return fmt.Errorf("%w: %s: %w (the kernel lacks nftables, or a part of it): use --network none or host", ErrUnable, what, err)
-	default:
-		return fmt.Errorf("%s: %w", what, err)
-	}
+func explained(what string, err error) error {
+	return explain.Kernel{
+		Unable: ErrUnable, Part: "nftables, or a part of it", Absent: []syscall.Errno{syscall.EPROTONOSUPPORT, syscall.EOPNOTSUPP, syscall.EINVAL},
+	}.Error(what, err)
 }

@@ -19,7 +19,7 @@ func withdraw(bridge string) error { return changeForeign(bridge, dismiss) }
 func changeForeign(bridge string, change func(*nftables.Conn, *nftables.Chain, []*nftables.Rule, string) error) error {
 	c, err := nftables.New()
 	if err != nil {
-		return explain("look at the packet filter", err)
+		return explained("look at the packet filter", err)
 	}
 	for _, family := range []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6} {
 		// As in Ensure: an error is nearly always that it is not there.
@@ -33,10 +33,10 @@ func changeForeign(bridge string, change func(*nftables.Conn, *nftables.Chain, [
 			err = change(c, chain, rules, bridge)
 		}
 		if err != nil {
-			return explain("change the rules of iptables for "+bridge, err)
+			return explained("change the rules of iptables for "+bridge, err)
 		}
 	}
-	return explain("change the rules of iptables for "+bridge, c.Flush())
+	return explained("change the rules of iptables for "+bridge, c.Flush())
 }
 
 func admit(c *nftables.Conn, chain *nftables.Chain, rules []*nftables.Rule, bridge string) error {

@@ -13,7 +13,7 @@ import (
 func RedirectNames(namespace *os.File, server netip.Addr, udp, tcp uint16) error {
 	c, err := nftables.New(nftables.WithNetNSFd(int(namespace.Fd())))
 	if err != nil {
-		return explain("set up name resolution", err)
+		return explained("set up name resolution", err)
 	}
 	t := c.AddTable(table())
 	chain := c.AddChain(&nftables.Chain{
@@ -35,5 +35,5 @@ func RedirectNames(namespace *os.File, server netip.Addr, udp, tcp uint16) error
 				&expr.NAT{Type: expr.NATTypeDestNAT, Family: ipv4, RegAddrMin: 1, RegProtoMin: 2, Specified: true},
 			})})
 	}
-	return explain("set up name resolution", c.Flush())
+	return explained("set up name resolution", c.Flush())
 }

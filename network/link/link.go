@@ -18,6 +18,8 @@ import (
 	"syscall"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/tarnfs/tarn/network/internal/explain"
 )
 
 var (
@@ -43,18 +45,18 @@ func (b *Bridge) Ensure() error {
 		if err = b.create(); errors.Is(err, syscall.EEXIST) {
 			l, err = netlink.LinkByName(b.Name) // by another tarn, in this moment
 		} else if err != nil {
-			return explain("make bridge "+b.Name, err)
+			return explained("make bridge "+b.Name, err)
 		} else {
 			return nil
 		}
 	}
 	switch {
 	case err != nil:
-		return explain("look for bridge "+b.Name, err)
+		return explained("look for bridge "+b.Name, err)
 	case l.Type() != "bridge" || l.Attrs().Alias != "" && l.Attrs().Alias != b.Alias:
 		return fmt.Errorf("bridge %s: %w", b.Name, ErrForeign)
 	case l.Attrs().Alias == "" || l.Attrs().Flags&net.FlagUp == 0:
-		return explain("set up bridge "+b.Name, b.setUp(l)) // whoever began to make it was killed
+		return explained("set up bridge "+b.Name, b.setUp(l)) // whoever began to make it was killed
 	}
 	return nil
 }
@@ -104,7 +106,7 @@ func (b *Bridge) Remove() error {
 	if err == nil && l.Type() == "bridge" && l.Attrs().Alias == b.Alias {
 		err = netlink.LinkDel(l)
 	}
-	return explain("remove bridge "+b.Name, err)
+	return explained("remove bridge "+b.Name, err)
 }
 
 // Exists tells whether there is a device of that name.
@@ -130,11 +132,11 @@ func Sysctl(name, value string) error {
 func Used() ([]netip.Prefix, error) {
 	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: 0}, netlink.RT_FILTER_TABLE)
 	if err != nil {
-		return nil, explain("list routes", err)
+		return nil, explained("list routes", err)
 	}
 	addresses, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
 	if err != nil {
-		return nil, explain("list addresses", err)
+		return nil, explained("list addresses", err)
 	}
 	var used []netip.Prefix
 	add := func(n *net.IPNet) {
@@ -182,18 +184,11 @@ func address(p netip.Prefix) *netlink.Addr {
 // noDAD is IFA_F_NODAD of linux/if_addr.h.
 const noDAD = 0x02
 
-// explain says what was done, and what it means that it may not be, or cannot.
-func explain(what string, err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EACCES):
-		return fmt.Errorf("%w: %s: %w (CAP_NET_ADMIN is missing): use --network host", ErrUnable, what, err)
-	case errors.Is(err, syscall.EOPNOTSUPP), errors.Is(err, syscall.EAFNOSUPPORT), errors.Is(err, syscall.EPROTONOSUPPORT):
-		return fmt.Errorf("%w: %s: %w (the kernel lacks bridge or veth): use --network none or host", ErrUnable, what, err)
-	default:
-		return fmt.Errorf("%s: %w", what, err)
-	}
+// explained says what was done, and what it means that it may not be, or cannot.
+func explained(what string, err error) error {
+	return explain.Kernel{
+		Unable: ErrUnable, Part: "bridge or veth", Absent: []syscall.Errno{syscall.EOPNOTSUPP, syscall.EAFNOSUPPORT, syscall.EPROTONOSUPPORT},
+	}.Error(what, err)
 }
 
 func digit(b bool) string {
@@ -214,7 +209,7 @@ func Forward6() error {
 	}
 	interfaces, err := os.ReadDir("/proc/sys/net/ipv6/conf")
 	if err != nil {
-		return explain("forward IPv6", err)
+		return explained("forward IPv6", err)
 	}
 	for _, i := range interfaces {
 		name := "ipv6/conf/" + i.Name() + "/accept_ra"

@@ -34,7 +34,7 @@ type Pair struct {
 func (p *Pair) Connect(namespace *os.File) (err error) {
 	bridge, err := netlink.LinkByName(p.Bridge)
 	if err != nil {
-		return explain("look for bridge "+p.Bridge, err)
+		return explained("look for bridge "+p.Bridge, err)
 	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU, attrs.MasterIndex, attrs.Flags = p.Host, bridge.Attrs().MTU, bridge.Attrs().Index, net.FlagUp
@@ -50,7 +50,7 @@ func (p *Pair) Connect(namespace *os.File) (err error) {
 		}
 	}
 	if err != nil {
-		return explain("make link "+p.Host, err)
+		return explained("make link "+p.Host, err)
 	}
 	defer func() {
 		if err != nil {
@@ -59,15 +59,15 @@ func (p *Pair) Connect(namespace *os.File) (err error) {
 	}()
 	if p.Hairpin {
 		if err := netlink.LinkSetHairpin(veth, true); err != nil {
-			return explain("set up link "+p.Host, err)
+			return explained("set up link "+p.Host, err)
 		}
 	}
 	if p.Isolated {
 		if err := netlink.LinkSetIsolated(veth, true); err != nil {
-			return explain("isolate link "+p.Host, err)
+			return explained("isolate link "+p.Host, err)
 		}
 	}
-	return explain("set up "+p.Name+" in the container", InNamespace(namespace, p.configure))
+	return explained("set up "+p.Name+" in the container", InNamespace(namespace, p.configure))
 }
 
 // configure sets up the container's end, on a thread in its namespace.
@@ -117,7 +117,7 @@ func Disconnect(host string) error {
 	if _, missing := errors.AsType[netlink.LinkNotFoundError](err); missing || errors.Is(err, syscall.ENODEV) {
 		return nil
 	}
-	return explain("remove link "+host, err)
+	return explained("remove link "+host, err)
 }
 
 // InNamespace does something on a thread in another network namespace: what it opens stays there. The
@@ -151,7 +151,7 @@ func randomMAC() net.HardwareAddr {
 
 // AddGateways adds default routes by a device in a network namespace, if there are none.
 func AddGateways(namespace *os.File, device string, gateways []netip.Addr) error {
-	return explain("add routes by "+device, InNamespace(namespace, func() error {
+	return explained("add routes by "+device, InNamespace(namespace, func() error {
 		l, err := netlink.LinkByName(device)
 		if err != nil {
 			return err
