@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // SetLegacy sets limits of cgroups of version 1: dirs are their directories by controller.
@@ -146,17 +144,9 @@ func legacyIO(w *writer, r *Resources) {
 			w.write("blkio.leaf_weight_device", device(d.LinuxBlockIODevice)+strconv.FormatUint(uint64(*d.LeafWeight), 10))
 		}
 	}
-	for _, t := range []struct {
-		file    string
-		devices []specs.LinuxThrottleDevice
-	}{
-		{"blkio.throttle.read_bps_device", r.BlkioThrottleReadBpsDevice},
-		{"blkio.throttle.write_bps_device", r.BlkioThrottleWriteBpsDevice},
-		{"blkio.throttle.read_iops_device", r.BlkioThrottleReadIOPSDevice},
-		{"blkio.throttle.write_iops_device", r.BlkioThrottleWriteIOPSDevice},
-	} {
+	for _, t := range r.throttles() {
 		for _, d := range t.devices {
-			w.write(t.file, device(d.LinuxBlockIODevice)+strconv.FormatUint(d.Rate, 10))
+			w.write("blkio.throttle."+t.legacy+"_device", device(d.LinuxBlockIODevice)+strconv.FormatUint(d.Rate, 10))
 		}
 	}
 }

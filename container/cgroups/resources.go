@@ -268,18 +268,25 @@ func (w *writer) io(r *Resources) {
 	if r.BlkioWeight != 0 || len(r.BlkioWeightDevice) > 0 {
 		w.weights(r)
 	}
-	for _, t := range []struct {
-		key     string
-		devices []specs.LinuxThrottleDevice
-	}{
-		{"rbps", r.BlkioThrottleReadBpsDevice},
-		{"wbps", r.BlkioThrottleWriteBpsDevice},
-		{"riops", r.BlkioThrottleReadIOPSDevice},
-		{"wiops", r.BlkioThrottleWriteIOPSDevice},
-	} {
+	for _, t := range r.throttles() {
 		for _, d := range t.devices {
 			w.write("io.max", device(d.LinuxBlockIODevice)+t.key+"="+strconv.FormatUint(d.Rate, 10))
 		}
+	}
+}
+
+// throttle is a limit of devices, with its names in version 2 and in version 1.
+type throttle struct {
+	key, legacy string
+	devices     []specs.LinuxThrottleDevice
+}
+
+func (r *Resources) throttles() []throttle {
+	return []throttle{
+		{"rbps", "read_bps", r.BlkioThrottleReadBpsDevice},
+		{"wbps", "write_bps", r.BlkioThrottleWriteBpsDevice},
+		{"riops", "read_iops", r.BlkioThrottleReadIOPSDevice},
+		{"wiops", "write_iops", r.BlkioThrottleWriteIOPSDevice},
 	}
 }
 
