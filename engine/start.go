@@ -119,16 +119,32 @@ func (e *Engine) execute(verb string, args []string, client *os.File) error {
 		files = append(files, client)
 	}
 	sys.HideFiles() // whoever waits for the end of a pipe that we were started with need not wait for it
-	// A session of its own: what is typed at this terminal is not for it, nor the terminal's end.
-	process, err := os.StartProcess(command[0], command[1:], &os.ProcAttr{
-		Dir: "/", Files: files, Sys: &syscall.SysProcAttr{Setsid: true},
-	})
+	process, err := startApart(command, files)
 	_ = theirs.Close()
 	if err != nil {
 		return fmt.Errorf("monitor: %w", err)
 	}
 	go func() { _, _ = process.Wait() }() // if this program stays
 	return readReport(report)
+}
+
+// monitorsCgroup is where monitors are, if not where their starters are.
+const monitorsCgroup = "tarn-monitors"
+
+// startApart starts a program that outlives all that this one is part of. A session of its own: what is typed at this
+// terminal is not for it, nor the terminal's end. A cgroup of its own: the end of a service of systemd is not its.
+func startApart(command []string, files []*os.File) (*os.Process, error) {
+	attr := &os.ProcAttr{Dir: "/", Files: files, Sys: &syscall.SysProcAttr{Setsid: true}}
+	if cgroup := container.OpenCgroupApart(monitorsCgroup); cgroup != nil {
+		defer cgroup.Close()
+		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(cgroup.Fd())
+		process, err := os.StartProcess(command[0], command[1:], attr)
+		if err == nil {
+			return process, nil
+		}
+		attr.Sys.UseCgroupFD = false // it may be closed to processes
+	}
+	return os.StartProcess(command[0], command[1:], attr)
 }
 
 // maxReport bounds what a monitor reports.

@@ -8,6 +8,7 @@ package testenv
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // Unmet skips a test that cannot run here, and says why; in CI it fails.
@@ -140,7 +142,13 @@ func TempDir(t testing.TB) string {
 	}
 	t.Cleanup(func() {
 		UnmountBeneath(t, dir)
-		if err := os.RemoveAll(dir); err != nil {
+		err := os.RemoveAll(dir)
+		// The monitor of a container that was removed by force may look at the store once more, and make directories.
+		for tries := 0; errors.Is(err, syscall.ENOTEMPTY) && tries < 100; tries++ {
+			time.Sleep(20 * time.Millisecond)
+			err = os.RemoveAll(dir)
+		}
+		if err != nil {
 			t.Errorf("clean up: %v", err)
 		}
 	})
