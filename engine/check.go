@@ -71,7 +71,7 @@ func (e *Engine) Check(ctx context.Context, opts CheckOptions) (*Checked, error)
 	if err != nil {
 		return nil, err
 	}
-	census, err := e.Store.Check(lock)
+	census, err := e.Store.Check(lock, e.mounts())
 	if err = errors.Join(err, lock.Unlock()); err != nil {
 		return nil, err
 	}

@@ -25,6 +25,7 @@ import (
 	"github.com/tarnfs/tarn/image"
 	"github.com/tarnfs/tarn/internal/testenv"
 	"github.com/tarnfs/tarn/registry"
+	"github.com/tarnfs/tarn/store"
 )
 
 // writeKey writes a public key as cosign does, and gives the file.
@@ -234,7 +235,7 @@ func TestSignaturesTravelThroughTheStore(t *testing.T) {
 	require.Equal(t, 3, pulled.Companions)
 	lock, err := e.Store.Exclusive(t.Context())
 	require.NoError(t, err)
-	swept, err := e.Store.Sweep(lock, nil)
+	swept, err := e.Store.Sweep(lock, store.Mounts{})
 	require.NoError(t, err)
 	require.NoError(t, lock.Unlock())
 	require.Empty(t, swept.Blobs, "they are kept")

@@ -40,8 +40,11 @@ func requireSound(t *testing.T, e *engine.Engine) {
 // richStore makes a store with some of everything: layers that lend, borrow, and borrow from themselves, in
 // place and packed, and from what is left of one that was removed; compressed layers, kept and made again;
 // an entry that is no image; containers and a volume.
-func richStore(t *testing.T) *host {
-	h := newHost(t, rootfs.Erofs)
+func richStore(t *testing.T) *host { return richStoreOf(t, rootfs.Erofs) }
+
+func richStoreOf(t *testing.T, driver string) *host {
+	t.Helper()
+	h := newHost(t, driver)
 	hoard := &hoard{t: t, Engine: h.Engine, tars: map[string][]byte{}, images: map[string]image.Digest{}}
 	hoard.put("gone", rootTar(t, append(files(40, 52), content(900, 100_000))...))
 	hoard.put("a", rootTar(t, files(0, 20)...))

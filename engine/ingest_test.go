@@ -184,7 +184,7 @@ func TestLenderRemovedBeforePublishing(t *testing.T) {
 
 	lock, err = e.Store.Exclusive(t.Context())
 	require.NoError(t, err)
-	_, err = e.Store.Sweep(lock, func(store.Layer) error { return nil }) // no image has it
+	_, err = e.Store.Sweep(lock, store.Mounts{}) // no image has it
 	require.NoError(t, err)
 	require.NoError(t, lock.Unlock())
 	require.NoError(t, e.Store.CollectLeftovers())

@@ -91,7 +91,7 @@ func (p *Pruned) Bytes() (sum int64) {
 
 // PlanPrune says what Prune would remove now.
 func (e *Engine) PlanPrune(ctx context.Context, filter PruneFilter) (*Pruned, error) {
-	lock, err := e.Store.Exclusive(ctx)
+	lock, err := e.lockForPrune(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -100,6 +100,15 @@ func (e *Engine) PlanPrune(ctx context.Context, filter PruneFilter) (*Pruned, er
 		return nil, err
 	}
 	return p.pruned(p.losses), nil
+}
+
+// lockForPrune takes the store's lock when containers that were to be removed at their end, and whose tarn was killed, are
+// not in the way any more.
+func (e *Engine) lockForPrune(ctx context.Context) (*store.Lock, error) {
+	if _, err := e.Containers(ctx, ContainerFilter{All: true}); err != nil {
+		return nil, err
+	}
+	return e.Store.Exclusive(ctx)
 }
 
 // PruneReport is told how Prune gets on.
@@ -115,7 +124,7 @@ type PruneReport struct {
 // fetching. What somebody uses meanwhile stays, and nobody waits for more than the removal of names.
 // It gives what the disk really has back.
 func (e *Engine) Prune(ctx context.Context, filter PruneFilter, report PruneReport) (*Pruned, error) {
-	lock, err := e.Store.Exclusive(ctx)
+	lock, err := e.lockForPrune(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -191,7 +200,7 @@ func (e *Engine) planPrune(ctx context.Context, lock *store.Lock, filter PruneFi
 	if p.drop.Entries, err = e.entriesGoneWith(p.drop.Images); err != nil {
 		return nil, err
 	}
-	if p.losses, err = e.Store.Plan(ctx, lock, p.drop); err != nil {
+	if p.losses, err = e.Store.Plan(ctx, lock, p.drop, e.mounts()); err != nil {
 		return nil, err
 	}
 	partials, err := e.Store.IdlePartials(ctx, filter.Until)
@@ -264,7 +273,7 @@ func (e *Engine) removeSelected(lock *store.Lock, p *prunePlan) error {
 			return err
 		}
 	}
-	_, err := e.Store.Sweep(lock, e.releaseLayer)
+	_, err := e.Store.Sweep(lock, e.mounts())
 	return err
 }
 

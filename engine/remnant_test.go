@@ -151,6 +151,8 @@ func TestMountedLayersStay(t *testing.T) {
 		require.NoError(t, err)
 		dirs[name] = dir
 	}
+	// As if they were mounted where tarn cannot see them: in a namespace of its own, of which only the kernel knows.
+	require.NoError(t, os.RemoveAll(filepath.Join(h.Store.Run(), "shown")))
 	look := func(names ...string) {
 		t.Helper()
 		for _, name := range names {

@@ -11,9 +11,9 @@ import (
 	"syscall"
 
 	"github.com/tarnfs/tarn/container"
-	"github.com/tarnfs/tarn/internal/diskusage"
 	"github.com/tarnfs/tarn/internal/sys"
 	"github.com/tarnfs/tarn/rootfs"
+	"github.com/tarnfs/tarn/store"
 )
 
 // killSignal cannot be caught.
@@ -64,14 +64,30 @@ func (e *Engine) PrunableContainers(ctx context.Context, filter PruneFilter) ([]
 	}), err
 }
 
-// PruneContainers removes them. It gives their IDs and what the disk has back.
+// PlanPruneContainers says what PruneContainers would remove now, by name.
+func (e *Engine) PlanPruneContainers(ctx context.Context, filter PruneFilter) ([]Lost, error) {
+	list, err := e.PrunableContainers(ctx, filter)
+	if err != nil {
+		return nil, err
+	}
+	losses := make([]Lost, len(list))
+	for i, c := range list {
+		losses[i] = Lost{Kind: string(store.KindContainer), ID: c.Name}
+		if losses[i].Bytes, err = e.ContainerDisk(ctx, c); err != nil {
+			return nil, err
+		}
+	}
+	return losses, nil
+}
+
+// PruneContainers removes the containers that do not run, and that the filter selects. It gives their IDs and what the disk has back.
 func (e *Engine) PruneContainers(ctx context.Context, filter PruneFilter) (ids []string, freed int64, err error) {
 	list, err := e.PrunableContainers(ctx, filter)
 	if err != nil {
 		return nil, 0, err
 	}
 	for _, c := range list {
-		size, err := diskusage.Of(ctx, c.Dir())
+		size, err := e.ContainerDisk(ctx, c)
 		if err == nil {
 			err = e.RemoveContainer(ctx, c.ID, RemoveOptions{})
 		}

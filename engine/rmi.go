@@ -84,7 +84,7 @@ func (e *Engine) removeImage(lock *store.Lock, ref string, opts RemoveImageOptio
 
 // sweep removes what nothing needs any more, and tells which of an image's layers went.
 func (e *Engine) sweep(lock *store.Lock, layers []image.Digest, removed *Removed) error {
-	swept, err := e.Store.Sweep(lock, e.releaseLayer)
+	swept, err := e.Store.Sweep(lock, e.mounts())
 	// The top layer is deleted first.
 	for _, diffID := range slices.Backward(layers) {
 		if slices.Contains(swept.Layers, diffID) && !slices.Contains(removed.Deleted, diffID) {

@@ -37,7 +37,7 @@ func (c *storeContent) sweeping(ctx context.Context, remove func(lock *store.Loc
 		return err
 	}
 	if err = remove(lock); err == nil {
-		_, err = c.engine.Store.Sweep(lock, c.engine.releaseLayer)
+		_, err = c.engine.Store.Sweep(lock, c.engine.mounts())
 	}
 	return errors.Join(err, lock.Unlock(), c.engine.Store.CollectLeftovers())
 }

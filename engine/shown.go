@@ -13,9 +13,10 @@ import (
 	"github.com/tarnfs/tarn/store"
 )
 
-// An image that Mount shows can be seen until Umount, even if it is removed. The erofs driver's mounts hold what they
-// need, and a sweep asks the kernel for that. Of a tree that the dirs driver has extracted nobody can tell; so for as
-// long as such an image is shown, $TARN_RUN/shown/<image ID> lists its layers, a diffID on each line.
+// An image that Mount shows can be seen until Umount, even if it is removed: for as long, $TARN_RUN/shown/<image ID>
+// lists its layers, a diffID on each line, and a sweep leaves these. Of a tree that the dirs driver has extracted
+// nobody could tell otherwise. The erofs driver's mounts hold what they need, and a sweep asks the kernel for that; but
+// only when its own mount of the layer is gone, which is too late for who wants to know beforehand what will go.
 
 func (e *Engine) shownPath(id string) string { return filepath.Join(e.Store.Run(), "shown", id) }
 
@@ -23,16 +24,7 @@ func (e *Engine) shownPath(id string) string { return filepath.Join(e.Store.Run(
 func (e *Engine) keepShown(id image.Digest, layers []image.Digest) error {
 	var lines strings.Builder
 	for _, diffID := range layers {
-		l, err := e.Store.Layer(diffID)
-		if err != nil {
-			return err
-		}
-		if driver, _ := e.Driver.Locate(driverLayer(l)); driver == rootfs.Dirs {
-			lines.WriteString(string(diffID) + "\n")
-		}
-	}
-	if lines.Len() == 0 {
-		return nil
+		lines.WriteString(string(diffID) + "\n")
 	}
 	path := e.shownPath(id.Hex())
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -41,19 +33,15 @@ func (e *Engine) keepShown(id image.Digest, layers []image.Digest) error {
 	return atomicfile.Replace(path, []byte(lines.String()), 0o600)
 }
 
-// releaseLayer readies a layer for its removal; store.ErrInUse says that it has to stay.
-func (e *Engine) releaseLayer(l store.Layer) error {
-	shown, err := e.isShown(l.DiffID)
-	if err != nil {
-		return err
+// mounts tells the store which layers are shown, and unmounts others.
+func (e *Engine) mounts() store.Mounts {
+	return store.Mounts{
+		InUse:   func(l store.Layer) (bool, error) { return e.isShown(l.DiffID) },
+		Release: func(l store.Layer) error { return e.Driver.Release(driverLayer(l)) },
 	}
-	if shown {
-		return store.ErrInUse
-	}
-	return e.Driver.Release(driverLayer(l))
 }
 
-// isShown tells whether an image that is shown has the layer, as a tree.
+// isShown tells whether an image that is shown has the layer.
 func (e *Engine) isShown(diffID image.Digest) (bool, error) {
 	entries, err := os.ReadDir(e.shownPath(""))
 	if errors.Is(err, os.ErrNotExist) {

@@ -267,28 +267,46 @@ func (e *Engine) removeUnused(ctx context.Context, choose func(users map[string]
 	return removed, err
 }
 
-// PruneVolumes removes the volumes that no container has and the filter selects; without filter.All only
-// those that nobody gave a name. It gives their names and what the disk has back.
-func (e *Engine) PruneVolumes(ctx context.Context, filter VolumeFilter) (names []string, freed int64, err error) {
+// PlanPruneVolumes says what PruneVolumes would remove now, by name.
+func (e *Engine) PlanPruneVolumes(ctx context.Context, filter VolumeFilter) ([]Lost, error) {
 	filter.Dangling = new(true)
 	volumes, err := e.Volumes(ctx, filter)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	sizes := make(map[string]int64)
+	var losses []Lost
 	for _, v := range volumes {
 		if !filter.All && !v.Anonymous {
 			continue
 		}
-		if sizes[v.Name], err = diskusage.Of(ctx, filepath.Dir(v.Path)); err != nil {
-			return nil, 0, err
+		bytes, err := diskusage.Of(ctx, filepath.Dir(v.Path))
+		if err != nil {
+			return nil, err
 		}
+		losses = append(losses, Lost{Kind: string(store.KindVolume), ID: v.Name, Bytes: bytes})
 	}
-	names, err = e.removeUnused(ctx, func(users map[string][]string) ([]string, error) {
-		return slices.DeleteFunc(slices.Sorted(maps.Keys(sizes)), func(name string) bool { return len(users[name]) > 0 }), nil
+	return losses, nil
+}
+
+// PruneVolumes removes the volumes that no container has and the filter selects; without filter.All only
+// those that nobody gave a name. It gives their names and what the disk has back.
+func (e *Engine) PruneVolumes(ctx context.Context, filter VolumeFilter) (names []string, freed int64, err error) {
+	losses, err := e.PlanPruneVolumes(ctx, filter)
+	if err != nil {
+		return nil, 0, err
+	}
+	names, err = e.removeUnused(ctx, func(users map[string][]string) (names []string, _ error) {
+		for _, l := range losses {
+			if len(users[l.ID]) == 0 {
+				names = append(names, l.ID)
+			}
+		}
+		return names, nil
 	})
-	for _, name := range names {
-		freed += sizes[name]
+	for _, l := range losses {
+		if slices.Contains(names, l.ID) {
+			freed += l.Bytes
+		}
 	}
 	return names, freed, err
 }

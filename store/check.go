@@ -68,6 +68,7 @@ type Census struct {
 	Blobs      []image.Digest
 
 	store  *Store
+	mounts Mounts
 	users  map[Object]map[string]bool // the images and containers that need an object
 	unsure bool                       // not all that is needed is known
 }
@@ -86,11 +87,11 @@ func (c *Census) Users(o Object) []string { return slices.Sorted(maps.Keys(c.use
 //
 // What is in layers and blobs is for the caller to look at: nothing else of them is read. The lock must
 // be exclusive, so that nothing is on its way; it is held for a moment.
-func (s *Store) Check(lock *Lock) (*Census, error) {
+func (s *Store) Check(lock *Lock, mounts Mounts) (*Census, error) {
 	if err := lock.check(true); err != nil {
 		return nil, fmt.Errorf("check: %w", err)
 	}
-	c := &Census{store: s, users: make(map[Object]map[string]bool)}
+	c := &Census{store: s, mounts: mounts, users: make(map[Object]map[string]bool)}
 	pinned := &live{layers: make(map[image.Digest]bool), blobs: make(map[image.Digest]bool)}
 	if err := s.followPins(pinned); err != nil {
 		return nil, fmt.Errorf("check: %w", err)

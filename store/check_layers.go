@@ -28,7 +28,13 @@ func (c *Census) checkLayers() error {
 			continue
 		}
 		o := layerObject(l.DiffID)
-		if _, needed := c.users[o]; !needed {
+		_, needed := c.users[o]
+		if !needed {
+			if needed, err = c.mounts.inUse(l); err != nil {
+				return err
+			}
+		}
+		if !needed {
 			c.leftover(o, path)
 		}
 		c.Layers = append(c.Layers, l)

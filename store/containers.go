@@ -264,15 +264,24 @@ func (s *Store) Containers() ([]*Container, error) {
 
 // collectContainers removes containers that were never written, and names of containers that are gone.
 func (s *Store) collectContainers() error {
-	entries, err := os.ReadDir(s.path(dirContainers))
+	blank, err := s.blankContainers()
 	errs := []error{err}
+	for _, dir := range blank {
+		errs = append(errs, s.discard(dir))
+	}
+	return errors.Join(append(errs, s.withNames(s.collectNames))...)
+}
+
+// blankContainers gives the directories of containers that were never written.
+func (s *Store) blankContainers() (dirs []string, err error) {
+	entries, err := os.ReadDir(s.path(dirContainers))
 	for _, entry := range entries {
 		dir := s.path(dirContainers, entry.Name())
 		if config, err := os.ReadFile(filepath.Join(dir, fileConfig)); err == nil && neverWritten(config) {
-			errs = append(errs, s.discard(dir))
+			dirs = append(dirs, dir)
 		}
 	}
-	return errors.Join(append(errs, s.withNames(s.collectNames))...)
+	return dirs, err
 }
 
 func (s *Store) collectNames() error {

@@ -53,7 +53,7 @@ func exclusive(t *testing.T, s *store.Store) *store.Lock {
 
 func sweep(t *testing.T, s *store.Store, lock *store.Lock) store.Swept {
 	t.Helper()
-	swept, err := s.Sweep(lock, func(store.Layer) error { return nil })
+	swept, err := s.Sweep(lock, store.Mounts{})
 	require.NoError(t, err)
 	return swept
 }
@@ -185,7 +185,7 @@ func TestSweepTakesNothingWhenAnEntryIsUnreadable(t *testing.T) {
 	loose := put(t, s, lock, "loose")
 	record := filepath.Join(s.Root(), "entries", list(t, s, "entries")[0])
 	require.NoError(t, os.WriteFile(record, []byte("{"), 0o600))
-	_, err := s.Sweep(lock, func(store.Layer) error { return nil })
+	_, err := s.Sweep(lock, store.Mounts{})
 	require.ErrorIs(t, err, store.ErrDamaged)
 	require.True(t, s.HasBlob(loose))
 }

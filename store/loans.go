@@ -87,10 +87,9 @@ func ownUsage(ctx context.Context, dir string) (int64, error) {
 	return 0, nil
 }
 
-// unlent gives the bytes on the disk that would be given back if nothing of a layer's own file were kept
-// but its loans.
-func unlent(dir string, loans []Loan) (int64, error) {
-	root, err := os.OpenRoot(dir)
+// unlent gives the bytes on the disk that shrink would give back of the file itself.
+func (l *lent) unlent() (int64, error) {
+	root, err := os.OpenRoot(l.remnant.dir)
 	if err != nil {
 		return 0, err
 	}
@@ -103,10 +102,6 @@ func unlent(dir string, loans []Loan) (int64, error) {
 	data, err := sys.DataRanges(own, m.OwnSize())
 	if err != nil {
 		return 0, err
-	}
-	l := &lent{}
-	for _, loan := range loans {
-		l.blocks = append(l.blocks, holes.Range{Start: loan.At, Count: loan.Count})
 	}
 	block, err := sys.BlockSize(own)
 	if err != nil {

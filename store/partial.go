@@ -223,7 +223,7 @@ func removeUnlocked(path string) error {
 }
 
 // IdlePartials lists the beginnings of blobs that nobody is fetching, and that nobody has added to since
-// until, if that is not zero.
+// until, if that is not zero, or for so long that CollectLeftovers removes them.
 func (s *Store) IdlePartials(ctx context.Context, until time.Time) ([]Loss, error) {
 	return s.idlePartials(ctx, until, isAbandoned)
 }
@@ -251,7 +251,7 @@ func (s *Store) idlePartials(ctx context.Context, until time.Time, take func(pat
 	var list []Loss
 	for _, entry := range entries {
 		info, err := entry.Info()
-		if err != nil || !until.IsZero() && info.ModTime().After(until) {
+		if err != nil || !until.IsZero() && info.ModTime().After(until) && time.Since(info.ModTime()) <= partialAge {
 			continue
 		}
 		path := s.path(dirPartial, entry.Name())

@@ -115,7 +115,7 @@ func TestPinsKeepWhatHasNoNameYet(t *testing.T) {
 	sweep := func() []image.Digest {
 		lock, err := s.Exclusive(t.Context())
 		require.NoError(t, err)
-		swept, err := s.Sweep(lock, func(store.Layer) error { return nil })
+		swept, err := s.Sweep(lock, store.Mounts{})
 		require.NoError(t, err)
 		require.NoError(t, lock.Unlock())
 		require.NoError(t, s.CollectLeftovers())

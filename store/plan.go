@@ -1,9 +1,11 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,17 +26,21 @@ type Loss struct {
 	id    holes.TarID
 }
 
-// Plan says what a sweep would remove if the records in drop were gone, and how many bytes of the disk that
-// gives back. The lock must be exclusive; as long as it is held, what Plan says stays true, but for
-// layers that somebody has open: these go when they are closed.
-func (s *Store) Plan(ctx context.Context, lock *Lock, drop Selection) ([]Loss, error) {
+// Plan says what Sweep and CollectLeftovers would remove if the records in drop were gone, and how many bytes of the
+// disk that gives back. The lock must be exclusive; as long as it is held, what Plan says stays true.
+func (s *Store) Plan(ctx context.Context, lock *Lock, drop Selection, mounts Mounts) ([]Loss, error) {
 	if err := lock.check(true); err != nil {
 		return nil, fmt.Errorf("plan: %w", err)
 	}
 	p := &plan{ctx: ctx, store: s}
 	refs, err := s.liveWithout(drop)
+	if err != nil {
+		return nil, fmt.Errorf("plan: %w", err)
+	}
+	gone, err := s.unneeded(refs, mounts)
 	if err == nil {
-		err = errors.Join(p.records(drop), p.layers(refs), p.recipes(refs), p.blobs(refs), p.inits(refs), p.leftovers())
+		drop.Entries = slices.Concat(drop.Entries, gone.entries)
+		err = errors.Join(p.records(drop), p.layers(gone), p.recipes(gone), p.blobs(gone), p.inits(gone), p.leftovers())
 	}
 	if err != nil {
 		return nil, fmt.Errorf("plan: %w", err)
@@ -66,63 +72,46 @@ func (p *plan) records(drop Selection) error {
 	return errors.Join(errs...)
 }
 
-// recipes counts those of layers that go. What cannot be read, a sweep takes, too.
-func (p *plan) recipes(refs *live) error {
-	entries, err := os.ReadDir(p.store.path(dirRecipes))
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+// recipes counts those of layers that go.
+func (p *plan) recipes(gone *unneeded) error {
+	paths, err := p.store.uselessRecipes(func(diffID image.Digest) bool {
+		return slices.ContainsFunc(gone.kept, func(l Layer) bool { return l.DiffID == diffID })
+	})
+	for _, path := range paths {
+		err = errors.Join(err, p.add(Object{KindRecipe, filepath.Base(path)}, path))
 	}
-	for _, entry := range entries {
-		path := p.store.path(dirRecipes, entry.Name())
-		if r, err := readRecipe(path); atomicfile.IsTemp(entry.Name()) || err == nil && refs.layers[r.DiffID] {
-			continue
-		}
-		if err := p.add(Object{KindRecipe, entry.Name()}, path); err != nil {
-			return err
-		}
-	}
-	return nil
+	return err
 }
 
-func (p *plan) layers(refs *live) error {
-	all, err := p.store.Layers()
+// layers counts the layers that go, and what is left of such as went before.
+func (p *plan) layers(gone *unneeded) error {
+	idle, borrowers, err := p.store.idleRemnants()
 	if err != nil {
 		return err
 	}
-	remnants, err := p.store.Remnants()
-	if err != nil {
-		return err
+	objects := make(map[holes.TarID]Object)
+	for id, l := range idle {
+		objects[id] = Object{KindRemnant, filepath.Base(l.remnant.dir)}
 	}
-	remnants = slices.DeleteFunc(remnants, func(r Remnant) bool {
-		used, err := r.inUse()
-		if err != nil || used {
-			all = append(all, Layer{DiffID: r.DiffID, dir: r.dir, store: p.store}) // it borrows, still
-		}
-		return err != nil || used
-	})
-	var gone []Layer
-	kept := slices.DeleteFunc(all, func(l Layer) bool {
-		isGone := filepath.Dir(l.dir) == p.store.path(dirLayers) && !refs.layers[l.DiffID]
-		if isGone {
-			gone = append(gone, l)
-		}
-		return isGone
-	})
-	loans, err := Loans(kept)
-	if err != nil {
-		return err
-	}
-	for _, l := range gone {
+	for _, l := range gone.layers {
 		id, err := l.ID()
-		if err == nil {
-			err = p.lose(layerObject(l.DiffID), l.dir, id, loans[id])
-		}
 		if err != nil {
 			return err
 		}
+		objects[id] = layerObject(l.DiffID)
+		idle[id] = &lent{remnant: Remnant{DiffID: l.DiffID, id: id, dir: l.dir}}
 	}
-	for _, r := range remnants {
-		if err := p.lose(Object{KindRemnant, filepath.Base(r.dir)}, r.dir, r.id, loans[r.id]); err != nil {
+	for _, l := range gone.kept {
+		borrowers = append(borrowers, l.dir)
+	}
+	if err := addAllLent(idle, borrowers); err != nil {
+		return err
+	}
+	inOrder := func(a, b holes.TarID) int {
+		return cmp.Or(cmp.Compare(objects[a].Kind, objects[b].Kind), cmp.Compare(objects[a].ID, objects[b].ID))
+	}
+	for _, id := range slices.SortedFunc(maps.Keys(objects), inOrder) {
+		if err := p.lose(objects[id], idle[id]); err != nil {
 			return err
 		}
 	}
@@ -130,19 +119,19 @@ func (p *plan) layers(refs *live) error {
 }
 
 // lose counts what goes of a layer, or of what is left of one: all but what it lends.
-func (p *plan) lose(o Object, dir string, id holes.TarID, loans []Loan) error {
-	if err := p.add(o, dir); err != nil || len(loans) == 0 {
+func (p *plan) lose(o Object, l *lent) error {
+	dir := l.remnant.dir
+	if err := p.add(o, dir); err != nil || len(l.blocks) == 0 {
 		return err
 	}
 	loss := &p.losses[len(p.losses)-1]
-	loss.Lent, loss.id, loss.Bytes = true, id, 0
+	loss.Lent, loss.id, loss.Bytes = true, l.remnant.id, 0
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
 	for _, entry := range entries {
-		switch entry.Name() {
-		case fileTar, fileBlocks, fileHoles:
+		if isKeptOfRemnant(entry.Name()) {
 			continue
 		}
 		bytes, err := diskusage.Of(p.ctx, filepath.Join(dir, entry.Name()))
@@ -151,7 +140,7 @@ func (p *plan) lose(o Object, dir string, id holes.TarID, loans []Loan) error {
 		}
 		loss.Bytes += bytes
 	}
-	freed, err := unlent(dir, loans)
+	freed, err := l.unlent()
 	if err != nil {
 		return err
 	}
@@ -161,15 +150,8 @@ func (p *plan) lose(o Object, dir string, id holes.TarID, loans []Loan) error {
 	return nil
 }
 
-func (p *plan) blobs(refs *live) error {
-	blobs, err := p.store.blobs()
-	if err != nil {
-		return err
-	}
-	for _, d := range blobs {
-		if refs.blobs[d] {
-			continue
-		}
+func (p *plan) blobs(gone *unneeded) error {
+	for _, d := range gone.blobs {
 		path, err := p.store.blobPath(d)
 		if err == nil {
 			err = p.add(blobObject(d), path)
@@ -181,24 +163,24 @@ func (p *plan) blobs(refs *live) error {
 	return nil
 }
 
-func (p *plan) inits(refs *live) error {
-	entries, err := os.ReadDir(p.store.path(dirInit))
-	if err != nil {
-		return err
-	}
-	for _, entry := range entries {
-		if refs.chains[entry.Name()] {
-			continue
-		}
-		if err := p.add(Object{KindInit, entry.Name()}, p.store.path(dirInit, entry.Name())); err != nil {
+func (p *plan) inits(gone *unneeded) error {
+	for _, name := range gone.inits {
+		if err := p.add(Object{KindInit, name}, p.store.path(dirInit, name)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// leftovers counts what dead processes have not finished.
+// leftovers counts what dead processes have not finished, and containers that were never written.
 func (p *plan) leftovers() error {
+	blank, err := p.store.blankContainers()
+	for _, dir := range blank {
+		err = errors.Join(err, p.add(Object{KindContainer, filepath.Base(dir)}, dir))
+	}
+	if err != nil {
+		return err
+	}
 	for _, dir := range unfinishedIn() {
 		entries, err := os.ReadDir(p.store.path(dir))
 		if errors.Is(err, os.ErrNotExist) {

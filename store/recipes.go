@@ -98,23 +98,36 @@ func readRecipe(path string) (Recipe, error) {
 	return r, nil
 }
 
-// sweepRecipes removes those of layers that are gone. One that cannot be read is of no use, either.
+// sweepRecipes removes those of layers that are gone.
 func (s *Store) sweepRecipes() error {
-	entries, err := os.ReadDir(s.path(dirRecipes))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+	paths, err := s.uselessRecipes(s.HasLayer)
 	errs := []error{err}
+	for _, path := range paths {
+		errs = append(errs, os.Remove(path))
+	}
+	if err := atomicfile.Collect(s.path(dirRecipes)); !errors.Is(err, fs.ErrNotExist) {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// uselessRecipes gives the paths of those of layers that are not there, and of those that cannot be read.
+func (s *Store) uselessRecipes(isThere func(diffID image.Digest) bool) ([]string, error) {
+	entries, err := os.ReadDir(s.path(dirRecipes))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var paths []string
 	for _, entry := range entries {
 		if atomicfile.IsTemp(entry.Name()) {
 			continue
 		}
 		path := s.path(dirRecipes, entry.Name())
-		if r, err := readRecipe(path); err != nil || !s.HasLayer(r.DiffID) {
-			errs = append(errs, os.Remove(path))
+		if r, err := readRecipe(path); err != nil || !isThere(r.DiffID) {
+			paths = append(paths, path)
 		}
 	}
-	return errors.Join(append(errs, atomicfile.Collect(s.path(dirRecipes)))...)
+	return paths, nil
 }
 
 // DropBlob removes a layer's compressed form whose recipe is known. The lock must be exclusive.

@@ -77,21 +77,8 @@ func (s *Store) sweepRemnants() error {
 	if err := errors.Join(atomicfile.SyncDir(s.path(dirRemnants)), atomicfile.SyncDir(s.path(dirLayers))); err != nil {
 		return err
 	}
-	idle := make(map[holes.TarID]*lent)
-	borrowers := []string{}
-	var errs []error
-	for _, r := range remnants {
-		used, err := r.inUse()
-		switch {
-		case err != nil:
-			errs = append(errs, err)
-			fallthrough // nobody knows, so it stays
-		case used:
-			borrowers = append(borrowers, r.dir)
-		default:
-			idle[r.id] = &lent{remnant: r}
-		}
-	}
+	idle, borrowers, err := s.idleRemnants()
+	errs := []error{err}
 	layers, err := s.Layers()
 	if err != nil || len(idle) == 0 {
 		return errors.Join(append(errs, err)...)
@@ -100,12 +87,28 @@ func (s *Store) sweepRemnants() error {
 		borrowers = append(borrowers, l.dir)
 	}
 	// If it is not known what somebody borrows, nothing may go.
-	for _, dir := range borrowers {
-		if err := addLent(idle, dir); err != nil {
-			return errors.Join(append(errs, fmt.Errorf("what was removed stays on the disk: %w", err))...)
-		}
+	if err := addAllLent(idle, borrowers); err != nil {
+		return errors.Join(append(errs, fmt.Errorf("what was removed stays on the disk: %w", err))...)
 	}
 	return errors.Join(append(errs, s.reduce(idle))...)
+}
+
+// idleRemnants gives the remnants that nobody has open, and the directories of the others, which still need what they
+// borrow. One of which that cannot be told is among these, whatever the error is.
+func (s *Store) idleRemnants() (idle map[holes.TarID]*lent, used []string, err error) {
+	remnants, err := s.Remnants()
+	errs := []error{err}
+	idle = make(map[holes.TarID]*lent)
+	for _, r := range remnants {
+		inUse, err := r.inUse()
+		errs = append(errs, err)
+		if err != nil || inUse {
+			used = append(used, r.dir)
+		} else {
+			idle[r.id] = &lent{remnant: r}
+		}
+	}
+	return idle, used, errors.Join(errs...)
 }
 
 // inUse tells whether somebody mounts the layer, reads it, or is about to borrow from it.
@@ -131,6 +134,16 @@ func (r Remnant) inUse() (bool, error) {
 type lent struct {
 	remnant Remnant
 	blocks  []holes.Range // Start and Count are places in its file
+}
+
+// addAllLent adds what the layers in these directories borrow.
+func addAllLent(idle map[holes.TarID]*lent, borrowers []string) error {
+	for _, dir := range borrowers {
+		if err := addLent(idle, dir); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // addLent adds what the layer in dir borrows.
@@ -180,6 +193,11 @@ func (s *Store) reduce(idle map[holes.TarID]*lent) error {
 	return errors.Join(errs...)
 }
 
+// isKeptOfRemnant tells which files of a layer there still have to be for those who borrow from it.
+func isKeptOfRemnant(name string) bool {
+	return name == fileTar || name == fileBlocks || name == fileHoles
+}
+
 // shrink leaves of a remnant only what is borrowed.
 func (l *lent) shrink() error {
 	root, err := os.OpenRoot(l.remnant.dir)
@@ -197,12 +215,11 @@ func (l *lent) shrink() error {
 		return err
 	}
 	for _, entry := range entries {
-		switch entry.Name() {
-		case fileTar, fileBlocks, fileHoles:
-		default:
-			if err := root.RemoveAll(entry.Name()); err != nil {
-				return err
-			}
+		if isKeptOfRemnant(entry.Name()) {
+			continue
+		}
+		if err := root.RemoveAll(entry.Name()); err != nil {
+			return err
 		}
 	}
 	rw, err := root.OpenFile(filepath.Base(own.Name()), os.O_RDWR, 0)

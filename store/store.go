@@ -24,7 +24,6 @@ import (
 var (
 	ErrNotFound  = errors.New("not found")
 	ErrExists    = errors.New("already exists")
-	ErrInUse     = errors.New("in use")
 	ErrAmbiguous = errors.New("matches more than one")
 	ErrDigest    = errors.New("content does not match its digest")
 	ErrFormat    = errors.New("not a store this tarn can use")

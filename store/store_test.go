@@ -98,7 +98,7 @@ func TestMethodsInsistOnTheirLock(t *testing.T) {
 	s := open(t)
 	lock, err := s.Shared(t.Context())
 	require.NoError(t, err)
-	_, err = s.Sweep(lock, nil)
+	_, err = s.Sweep(lock, store.Mounts{})
 	require.Error(t, err, "a sweep under a shared lock")
 	require.Error(t, s.RemoveImage(lock, store.Image{Name: "x"}))
 	require.NoError(t, lock.Unlock())
@@ -313,7 +313,7 @@ func TestSweep(t *testing.T) {
 	require.NoError(t, s.PublishInit(lock, init, chain))
 
 	release := func(store.Layer) error { return nil }
-	swept, err := s.Sweep(lock, release)
+	swept, err := s.Sweep(lock, store.Mounts{Release: release})
 	require.NoError(t, err)
 	require.Empty(t, swept)
 
@@ -321,7 +321,7 @@ func TestSweep(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, s.RemoveImage(lock, one))
 	require.ErrorIs(t, s.RemoveImage(lock, one), store.ErrNotFound)
-	swept, err = s.Sweep(lock, release)
+	swept, err = s.Sweep(lock, store.Mounts{Release: release})
 	require.NoError(t, err)
 	require.Empty(t, swept, "the container holds the image")
 	_, found, err := s.InitDir(chain)
@@ -329,11 +329,11 @@ func TestSweep(t *testing.T) {
 	require.True(t, found)
 
 	require.NoError(t, s.RemoveContainer(container, true))
-	swept, err = s.Sweep(lock, func(store.Layer) error { return errors.New("still mounted") })
+	swept, err = s.Sweep(lock, store.Mounts{Release: func(store.Layer) error { return errors.New("still mounted") }})
 	require.ErrorContains(t, err, "still mounted")
 	require.Empty(t, swept.Layers)
 	require.True(t, s.HasLayer(oneConfig.RootFS.DiffIDs[1]))
-	swept, err = s.Sweep(lock, release)
+	swept, err = s.Sweep(lock, store.Mounts{Release: release})
 	require.NoError(t, err)
 	require.Equal(t, []image.Digest{image.DigestBytes([]byte("top one"))}, swept.Layers)
 	_, found, err = s.InitDir(chain)
@@ -356,7 +356,7 @@ func TestSweepTakesNothingWhenARecordIsUnreadable(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(s.Root(), "blobs", "sha256", img.ID.Hex()), []byte("{}"), 0o600))
 	before := list(t, s, "blobs/sha256")
-	_, err = s.Sweep(lock, func(store.Layer) error { return nil })
+	_, err = s.Sweep(lock, store.Mounts{})
 	require.ErrorIs(t, err, store.ErrDigest)
 	require.Equal(t, before, list(t, s, "blobs/sha256"))
 }
@@ -428,7 +428,7 @@ func TestDamagedContainers(t *testing.T) {
 	require.NoError(t, err)
 	require.ErrorIs(t, damaged.Damaged, store.ErrDamaged)
 	release := func(store.Layer) error { return nil }
-	_, err = s.Sweep(lock, release)
+	_, err = s.Sweep(lock, store.Mounts{Release: release})
 	require.ErrorContains(t, err, "tarn rm", "what it needs is not known")
 
 	// What a power cut leaves of a container that would be removed anyway is no container.
@@ -440,7 +440,7 @@ func TestDamagedContainers(t *testing.T) {
 		all, err := s.Containers()
 		require.NoError(t, err)
 		require.Empty(t, all)
-		_, err = s.Sweep(lock, release)
+		_, err = s.Sweep(lock, store.Mounts{Release: release})
 		require.NoError(t, err)
 	}
 	_, err = s.CreateContainer(lock, store.ContainerRecord{Manifest: img.Manifest, Name: c.Name}, true)

@@ -25,12 +25,83 @@ type live struct {
 	past      []Entry               // not to be followed any more
 }
 
+// Mounts is what the store asks, and has done, about the mounts of layers, which it does not make itself.
+type Mounts struct {
+	// InUse tells whether a layer has to stay although nothing refers to it; nil: none has to.
+	InUse func(Layer) (bool, error)
+	// Release unmounts a layer before it goes; nil: nobody has mounted any. If it fails, the layer stays.
+	Release func(Layer) error
+}
+
+func (m Mounts) inUse(l Layer) (bool, error) {
+	if m.InUse == nil {
+		return false, nil
+	}
+	used, err := m.InUse(l)
+	if err != nil {
+		err = fmt.Errorf("layer %s: %w", l.DiffID.Short(), err)
+	}
+	return used, err
+}
+
+func (m Mounts) release(l Layer) error {
+	if m.Release == nil {
+		return nil
+	}
+	return m.Release(l)
+}
+
+// unneeded is what a sweep takes out of its place. Sweep takes it, and Plan says what the disk gets back of it.
+type unneeded struct {
+	layers  []Layer
+	kept    []Layer // all others
+	blobs   []image.Digest
+	inits   []string // names below init/
+	entries []Entry
+}
+
+// unneeded finds what is not among refs.
+func (s *Store) unneeded(refs *live, mounts Mounts) (*unneeded, error) {
+	u := &unneeded{entries: refs.past}
+	layers, err := s.Layers()
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range layers {
+		stays := refs.layers[l.DiffID]
+		if !stays {
+			if stays, err = mounts.inUse(l); err != nil {
+				return nil, err
+			}
+		}
+		if stays {
+			u.kept = append(u.kept, l)
+		} else {
+			u.layers = append(u.layers, l)
+		}
+	}
+	if u.blobs, err = s.blobs(); err != nil {
+		return nil, err
+	}
+	u.blobs = slices.DeleteFunc(u.blobs, func(d image.Digest) bool { return refs.blobs[d] })
+	inits, err := os.ReadDir(s.path(dirInit))
+	if err != nil {
+		return nil, err
+	}
+	for _, init := range inits {
+		if !refs.chains[init.Name()] {
+			u.inits = append(u.inits, init.Name())
+		}
+	}
+	return u, nil
+}
+
 // Sweep removes the layers, blobs and init layers that neither a name, nor a container, nor a
 // repository's entry refers to. What is removed is only taken out of its place: the disk has its room back
 // when CollectLeftovers, which needs no lock and takes longer, has run.
-// release is called for each layer before it goes, to unmount it; if it fails the layer stays,
-// and the error is reported after the rest has been swept, unless it is ErrInUse. The lock must be exclusive.
-func (s *Store) Sweep(lock *Lock, release func(Layer) error) (Swept, error) {
+// Where a layer cannot be unmounted it stays, and the error is reported after the rest has been swept. The lock
+// must be exclusive.
+func (s *Store) Sweep(lock *Lock, mounts Mounts) (Swept, error) {
 	var swept Swept
 	if err := lock.check(true); err != nil {
 		return swept, fmt.Errorf("sweep: %w", err)
@@ -39,19 +110,13 @@ func (s *Store) Sweep(lock *Lock, release func(Layer) error) (Swept, error) {
 	if err != nil {
 		return swept, fmt.Errorf("sweep: %w", err)
 	}
-	layers, err := s.Layers()
+	gone, err := s.unneeded(refs, mounts)
 	if err != nil {
 		return swept, fmt.Errorf("sweep: %w", err)
 	}
 	var errs []error
-	for _, layer := range layers {
-		if refs.layers[layer.DiffID] {
-			continue
-		}
-		err := release(layer)
-		if errors.Is(err, ErrInUse) {
-			continue
-		}
+	for _, layer := range gone.layers {
+		err := mounts.release(layer)
 		if err == nil {
 			err = s.retire(layer)
 		}
@@ -62,26 +127,10 @@ func (s *Store) Sweep(lock *Lock, release func(Layer) error) (Swept, error) {
 		swept.Layers = append(swept.Layers, layer.DiffID)
 	}
 	errs = append(errs, s.sweepRemnants())
-	for _, e := range refs.past {
+	for _, e := range gone.entries {
 		errs = append(errs, s.RemoveEntry(lock, e))
 	}
-	blobs, err := s.sweepBlobs(refs)
-	swept.Blobs = blobs
-	errs = append(errs, err, s.sweepInit(refs), s.sweepRecipes())
-	if err := errors.Join(errs...); err != nil {
-		return swept, fmt.Errorf("sweep: %w", err)
-	}
-	return swept, nil
-}
-
-func (s *Store) sweepBlobs(refs *live) ([]image.Digest, error) {
-	blobs, err := s.blobs()
-	errs := []error{err}
-	var removed []image.Digest
-	for _, d := range blobs {
-		if refs.blobs[d] {
-			continue
-		}
+	for _, d := range gone.blobs {
 		path, err := s.blobPath(d)
 		if err == nil {
 			err = s.bury(path)
@@ -90,23 +139,15 @@ func (s *Store) sweepBlobs(refs *live) ([]image.Digest, error) {
 			errs = append(errs, err)
 			continue
 		}
-		removed = append(removed, d)
+		swept.Blobs = append(swept.Blobs, d)
 	}
-	return removed, errors.Join(errs...)
-}
-
-func (s *Store) sweepInit(refs *live) error {
-	entries, err := os.ReadDir(s.path(dirInit))
-	if err != nil {
-		return err
+	for _, name := range gone.inits {
+		errs = append(errs, s.bury(s.path(dirInit, name)))
 	}
-	var errs []error
-	for _, entry := range entries {
-		if !refs.chains[entry.Name()] {
-			errs = append(errs, s.bury(s.path(dirInit, entry.Name())))
-		}
+	if err := errors.Join(append(errs, s.sweepRecipes())...); err != nil {
+		return swept, fmt.Errorf("sweep: %w", err)
 	}
-	return errors.Join(errs...)
+	return swept, nil
 }
 
 // live follows every name, container and entry. If one cannot be read, nothing may be swept, as

@@ -93,14 +93,16 @@ func volumeFilter(f engine.PruneFilter) engine.VolumeFilter {
 // showAll lists all that will go.
 func showAll(cmd *cobra.Command, e *engine.Engine, filter engine.PruneFilter, volumes bool) error {
 	plan, err := e.PlanPrune(cmd.Context(), filter)
+	if err == nil && volumes {
+		var more []engine.Lost
+		more, err = e.PlanPruneVolumes(cmd.Context(), volumeFilter(filter))
+		plan.Losses = append(plan.Losses, more...)
+	}
 	if err != nil {
 		return err
 	}
 	showPlan(cmd.OutOrStdout(), plan)
-	if !volumes {
-		return nil
-	}
-	return pruneVolumes(volumeFilter(filter)).show(cmd, e)
+	return nil
 }
 
 // pruneStore shows on a terminal how much of the room the disk has back.

@@ -13,10 +13,9 @@ import (
 
 // pruning is what a command removes of one kind of things.
 type pruning struct {
-	kind   string // as "volume"
 	title  string // as "Deleted Volumes:"
 	sized  bool   // they take room on the disk
-	list   func(ctx context.Context, e *engine.Engine) (names []string, err error)
+	list   func(ctx context.Context, e *engine.Engine) ([]engine.Lost, error)
 	remove func(ctx context.Context, e *engine.Engine) (names []string, freed int64, err error)
 }
 
@@ -59,9 +58,13 @@ func newPruneOfCmd(a *app, cmd *cobra.Command, choose func(filters []string) (*p
 
 // show lists what would go.
 func (p *pruning) show(cmd *cobra.Command, e *engine.Engine) error {
-	names, err := p.list(cmd.Context(), e)
-	for _, name := range names {
-		fmt.Fprintf(cmd.OutOrStdout(), "  %s %s\n", p.kind, name)
+	losses, err := p.list(cmd.Context(), e)
+	if err == nil && p.sized {
+		showPlan(cmd.OutOrStdout(), &engine.Pruned{Losses: losses})
+		return nil
+	}
+	for _, l := range losses {
+		fmt.Fprintf(cmd.OutOrStdout(), "  %s\n", l)
 	}
 	return err
 }
@@ -103,17 +106,9 @@ Filters: label=KEY[=VALUE], label!=KEY[=VALUE], name=PART, all=true.`,
 
 func pruneVolumes(filter engine.VolumeFilter) *pruning {
 	return &pruning{
-		kind: "volume", title: "Deleted Volumes:", sized: true,
-		list: func(ctx context.Context, e *engine.Engine) (names []string, err error) {
-			filter := filter
-			filter.Dangling = new(true)
-			volumes, err := e.Volumes(ctx, filter)
-			for _, v := range volumes {
-				if filter.All || v.Anonymous {
-					names = append(names, v.Name)
-				}
-			}
-			return names, err
+		title: "Deleted Volumes:", sized: true,
+		list: func(ctx context.Context, e *engine.Engine) ([]engine.Lost, error) {
+			return e.PlanPruneVolumes(ctx, filter)
 		},
 		remove: func(ctx context.Context, e *engine.Engine) ([]string, int64, error) {
 			return e.PruneVolumes(ctx, filter)
@@ -132,17 +127,17 @@ label!=KEY[=VALUE].`,
 	}, func(filters []string) (*pruning, error) {
 		filter, err := engine.ParseNetworkFilter(filters, time.Now())
 		return &pruning{
-			kind: "network", title: "Deleted Networks:",
-			list: func(ctx context.Context, e *engine.Engine) (names []string, err error) {
+			title: "Deleted Networks:",
+			list: func(ctx context.Context, e *engine.Engine) (losses []engine.Lost, err error) {
 				filter := filter
 				filter.Dangling = new(true)
 				unused, err := e.Networks(ctx, filter)
 				for _, n := range unused {
 					if engine.Prunable(n) {
-						names = append(names, n.Name)
+						losses = append(losses, engine.Lost{Kind: "network", ID: n.Name})
 					}
 				}
-				return names, err
+				return losses, err
 			},
 			remove: func(ctx context.Context, e *engine.Engine) ([]string, int64, error) {
 				names, err := e.PruneNetworks(ctx, filter)
@@ -164,13 +159,9 @@ label!=KEY[=VALUE].`,
 	}, func(filters []string) (*pruning, error) {
 		filter, err := engine.ParsePruneFilter(filters, true, time.Now())
 		return &pruning{
-			kind: "container", title: "Deleted Containers:", sized: true,
-			list: func(ctx context.Context, e *engine.Engine) (names []string, err error) {
-				list, err := e.PrunableContainers(ctx, filter)
-				for _, c := range list {
-					names = append(names, c.Name)
-				}
-				return names, err
+			title: "Deleted Containers:", sized: true,
+			list: func(ctx context.Context, e *engine.Engine) ([]engine.Lost, error) {
+				return e.PlanPruneContainers(ctx, filter)
 			},
 			remove: func(ctx context.Context, e *engine.Engine) ([]string, int64, error) {
 				return e.PruneContainers(ctx, filter)
