@@ -35,58 +35,6 @@ func du(t *testing.T, e *engine.Engine) int64 {
 	return bytes
 }
 
-func requireUsageIsDu(t *testing.T, e *engine.Engine) {
-	t.Helper()
-	want := du(t, e)
-	usage, err := e.DiskUsage(t.Context())
-	require.NoError(t, err)
-	var sum int64
-	for _, u := range usage {
-		require.GreaterOrEqual(t, u.Size, int64(0), u.Type)
-		require.LessOrEqual(t, u.Reclaimable, u.Size, u.Type)
-		sum += u.Size
-	}
-	require.InEpsilon(t, want, sum, 0.01, "%+v", usage)
-}
-
-// TestUsageIsWhatDuSays: of a store with some of everything, kinds together are what du says, and images
-// together what layers and blobs take.
-func TestUsageIsWhatDuSays(t *testing.T) {
-	h := richStore(t)
-	requireUsageIsDu(t, h.Engine)
-	images, err := h.ImageUsage(t.Context())
-	require.NoError(t, err)
-	byName := map[string]*engine.ImageUsage{}
-	for _, img := range images {
-		require.Equal(t, img.OnDisk, img.Shared+img.Unique)
-		for _, name := range img.Names {
-			byName[name] = img
-		}
-		for _, s := range img.SharedWith {
-			require.LessOrEqual(t, s.Size, img.Shared)
-			back := int64(0)
-			for _, other := range s.Image.SharedWith {
-				if other.Image == img {
-					back = other.Size
-				}
-			}
-			require.Equal(t, s.Size, back)
-		}
-	}
-	packed, a := byName["packed:latest"], byName["a:latest"]
-	require.Equal(t, a, packed.SharedWith[0].Image)
-	require.Greater(t, packed.Shared, packed.Size/2)
-	require.Less(t, packed.Unique, packed.Size/2)
-	require.Empty(t, byName["heir:latest"].SharedWith, "the one that lent is gone")
-	require.Greater(t, byName["heir:latest"].Unique, int64(200_000))
-	require.Equal(t, 1, byName["box:latest"].Containers)
-
-	_, err = h.Prune(t.Context(), engine.PruneFilter{All: true}, engine.PruneReport{})
-	require.NoError(t, err)
-	requireUsageIsDu(t, h.Engine)
-	requireSound(t, h.Engine)
-}
-
 // requirePruned prunes, and holds what was said before against what du says afterwards.
 func requirePruned(t *testing.T, e *engine.Engine, filter engine.PruneFilter) *engine.Pruned {
 	t.Helper()
