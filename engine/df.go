@@ -40,6 +40,7 @@ type usage struct {
 	ctx    context.Context //nolint:containedctx // lives exactly as long as the one call
 	rows   []Usage
 	blobs  int64 // bytes of blobs that are in a row of their own
+	names  int64 // bytes of containers' names, which are in the containers' row
 }
 
 func (d *usage) path(elem ...string) string {
@@ -97,9 +98,19 @@ func (d *usage) forms() error {
 	return nil
 }
 
-// ContainerDisk gives the bytes that a container takes on the disk, its record and all.
+// ContainerDisk gives the bytes that a container takes on the disk, its record, its name and all.
 func (e *Engine) ContainerDisk(ctx context.Context, c *Container) (int64, error) {
-	return diskusage.Of(ctx, c.Dir())
+	bytes, err := diskusage.Of(ctx, c.Dir())
+	if err != nil {
+		return 0, err
+	}
+	name, err := e.nameDisk(ctx, c)
+	return bytes + name, err
+}
+
+// nameDisk gives what a container's name takes: a symbolic link of 64 bytes, which is too long for an inode.
+func (e *Engine) nameDisk(ctx context.Context, c *Container) (int64, error) {
+	return diskusage.Of(ctx, filepath.Join(e.Store.Root(), "names", c.Name))
 }
 
 func (d *usage) containers() error {
@@ -113,6 +124,11 @@ func (d *usage) containers() error {
 		if err != nil {
 			return err
 		}
+		name, err := d.engine.nameDisk(d.ctx, c)
+		if err != nil {
+			return err
+		}
+		d.names += name
 		row.Total++
 		row.Size += bytes
 		if c.State.Status == StatusRunning {
@@ -219,8 +235,11 @@ func (d *usage) others() error {
 			return err
 		}
 		row.Size += bytes
-		if name == "blobs" {
+		switch name {
+		case "blobs":
 			row.Size -= d.blobs
+		case "names":
+			row.Size -= d.names
 		}
 	}
 	d.rows = append(d.rows, row)
