@@ -83,6 +83,20 @@ func (c *Contents) byKey() []content {
 	return list
 }
 
+// Common gives how many bytes of contents seem to be in the other tar, too.
+func (c *Contents) Common(other *Contents) (bytes int64) {
+	theirs := other.byKey()
+	for _, one := range c.byKey() {
+		for len(theirs) > 0 && theirs[0].key() < one.key() {
+			theirs = theirs[1:]
+		}
+		if len(theirs) > 0 && theirs[0].key() == one.key() {
+			bytes += one.length
+		}
+	}
+	return bytes
+}
+
 const (
 	tableMagic   = "tarncont"
 	tableVersion = 1

@@ -36,9 +36,15 @@ func (e *Engine) settle(ctx context.Context, l *stagedLayer, tree *layer.Tree, c
 }
 
 // planBorrowing gives the layer its table of contents, and finds what it can borrow, if that is anything.
-func (e *Engine) planBorrowing(ctx context.Context, l *stagedLayer, contents *borrow.Contents) (*borrow.Plan, error) {
+func (e *Engine) planBorrowing(ctx context.Context, l *stagedLayer, contents *borrow.Contents) (_ *borrow.Plan, err error) {
+	if !e.dedup {
+		return nil, nil
+	}
+	if l.among, err = e.arrivals.join(ctx, contents); err != nil {
+		return nil, err
+	}
 	// One that is here already is dropped in the end.
-	if !e.dedup || e.Store.HasLayer(l.diffID) {
+	if e.Store.HasLayer(l.diffID) {
 		return nil, nil
 	}
 	if err := l.stage.WriteContents(contents.Table()); err != nil {

@@ -21,6 +21,7 @@ type Engine struct {
 	driver   string        // as it was chosen
 	networks *network.Networks
 	dedup    bool // new layers borrow what others have
+	arrivals arrivals
 
 	leastLayerLimit int64 // bytes that any layer may have
 }

@@ -39,6 +39,7 @@ type stagedLayer struct {
 	stage  *store.LayerStage // nil if the store has the layer
 	diffID image.Digest
 	size   int64
+	among  *arrival         // those that come at the same time; nil if it borrows nothing
 	blob   *store.BlobStage // the compressed form as it came, kept for the manifest's sake; nil if there is none, or the store has it
 }
 
@@ -47,6 +48,7 @@ func (l *stagedLayer) abort() error {
 	if l == nil {
 		return nil
 	}
+	defer l.among.end()
 	err := l.blob.Abort()
 	if l.stage != nil {
 		err = errors.Join(err, l.stage.Abort())
@@ -55,6 +57,7 @@ func (l *stagedLayer) abort() error {
 }
 
 func (l *stagedLayer) publish(lock *store.Lock) error {
+	defer l.among.end()
 	if l.blob != nil {
 		if err := l.blob.Publish(lock); err != nil {
 			return err

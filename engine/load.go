@@ -75,7 +75,11 @@ func (e *Engine) loadImages(ctx context.Context, images []archive.Image, opts Lo
 	if err != nil {
 		return nil, err
 	}
-	pins, err := e.pinLayers(ctx, layers)
+	pairs := make([]layerOf, len(layers))
+	for i, l := range layers {
+		pairs[i] = layerOf{l.Descriptor, l.DiffID}
+	}
+	pins, err := e.pin(ctx, pairs)
 	if err != nil {
 		return nil, err
 	}
@@ -214,8 +218,9 @@ func archiveSize(layer archive.Layer) (int64, error) {
 	return size, nil
 }
 
-// pinLayers keeps what is found in the store from being swept until the pins are released.
-func (e *Engine) pinLayers(ctx context.Context, layers []archiveLayer) (_ *store.Pins, err error) {
+// pin keeps layers and their compressed forms, which are in the store or will be, from being swept until the pins are
+// released.
+func (e *Engine) pin(ctx context.Context, layers []layerOf) (_ *store.Pins, err error) {
 	pins, err := e.Store.NewPins()
 	if err != nil {
 		return nil, err
@@ -224,8 +229,8 @@ func (e *Engine) pinLayers(ctx context.Context, layers []archiveLayer) (_ *store
 	if err != nil {
 		return nil, errors.Join(err, pins.Release())
 	}
-	for _, layer := range layers {
-		err = errors.Join(err, pins.Add(lock, layer.DiffID, layer.Descriptor.Digest))
+	for _, l := range layers {
+		err = errors.Join(err, pins.Add(lock, l.diffID, l.want.Digest))
 	}
 	if err = errors.Join(err, lock.Unlock()); err != nil {
 		return nil, errors.Join(err, pins.Release())

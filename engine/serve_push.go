@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
-	"sync"
 	"syscall"
 	"time"
 
@@ -27,7 +25,7 @@ func (c *storeContent) PutManifest(ctx context.Context, repository string, m ser
 		return err
 	}
 	push := &manifestPush{content: c, repository: name, manifest: m, doc: doc, tags: tags}
-	defer func() { err = errors.Join(err, push.abort()) }()
+	defer func() { err = errors.Join(err, push.release()) }()
 	if len(tags) > 0 {
 		if err := push.stageImage(ctx); err != nil {
 			return err
@@ -47,20 +45,15 @@ type manifestPush struct {
 	manifest   server.Manifest
 	doc        *image.Document
 	tags       []string
-	image      *draft     // what can be run here; nil if that is nothing
-	mutex      sync.Mutex // guards image.staged
+	image      *draft      // what can be run here; nil if that is nothing
+	pins       *store.Pins // of its layers, which are in the store before it is; nil without
 }
 
-func (p *manifestPush) abort() error {
-	if p.image == nil {
+func (p *manifestPush) release() error {
+	if p.pins == nil {
 		return nil
 	}
-	return p.image.abort()
-}
-
-// stages reports whether d is a layer that was staged.
-func (p *manifestPush) stages(d image.Digest) bool {
-	return p.image != nil && slices.ContainsFunc(p.image.staged, func(l *stagedLayer) bool { return l.diffID == d })
+	return p.pins.Release()
 }
 
 // publish makes all of it visible.
@@ -97,7 +90,7 @@ func (p *manifestPush) publish(lock *store.Lock) error {
 // publishBlob makes sure that the store has the blob, or will have it as a layer.
 func (p *manifestPush) publishBlob(lock *store.Lock, blob image.Descriptor) error {
 	s := p.content.engine.Store
-	if p.stages(blob.Digest) || isLayer(s, blob.Digest) {
+	if isLayer(s, blob.Digest) {
 		return nil
 	}
 	published, err := p.content.pending.publish(lock, blob.Digest)
@@ -166,12 +159,14 @@ func (p *manifestPush) stageImage(ctx context.Context) error {
 		}
 		p.image.names = append(p.image.names, ref)
 	}
-	err = p.stageLayers(ctx)
+	err = p.takeLayers(ctx)
 	if err == nil {
 		return nil
 	}
-	err = errors.Join(err, p.abort())
+	err = errors.Join(err, p.release())
 	p.image = nil
+	// If this fails, too, the next sweep does it.
+	_ = p.content.engine.sweepUnused(context.WithoutCancel(ctx))
 	if ctx.Err() != nil || isTrouble(err) {
 		return err
 	}
@@ -222,8 +217,9 @@ func (p *manifestPush) choose(ctx context.Context) ([]byte, error) {
 	return nil, nil
 }
 
-// stageLayers verifies the image, and stages those of its layers that the store lacks.
-func (p *manifestPush) stageLayers(ctx context.Context) error {
+// takeLayers verifies the image, and takes in those of its layers that the store lacks. Pins keep them until the image has
+// its name.
+func (p *manifestPush) takeLayers(ctx context.Context) error {
 	manifest, err := image.ParseManifest(p.image.manifest)
 	if err != nil {
 		return err
@@ -242,10 +238,14 @@ func (p *manifestPush) stageLayers(ctx context.Context) error {
 	if have, want := len(manifest.Layers), len(p.image.layers); have != want {
 		return fmt.Errorf("%w: %d layers, its config has %d", image.ErrDocument, have, want)
 	}
+	layers := distinctLayers(manifest, config)
+	if p.pins, err = p.content.engine.pin(ctx, layers); err != nil {
+		return err
+	}
 	proofs := p.content.engine.newPairProofs()
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(pulledAtOnce)
-	for _, l := range distinctLayers(manifest, config) {
+	for _, l := range layers {
 		if p.content.engine.Store.HasLayer(l.diffID) {
 			if known, err := proofs.has(layerPair{l.want.Digest, l.diffID}); err != nil {
 				return errors.Join(err, group.Wait())
@@ -253,14 +253,14 @@ func (p *manifestPush) stageLayers(ctx context.Context) error {
 				continue
 			}
 		}
-		group.Go(func() error { return p.stageLayer(ctx, l) })
+		group.Go(func() error { return p.takeLayer(ctx, l) })
 	}
 	return group.Wait()
 }
 
-// stageLayer stages the layer, verified. If the store has it, it is still verified that it is what
+// takeLayer takes in the layer, verified. If the store has it, it is still verified that it is what
 // the blob holds: so far that is only what the image says.
-func (p *manifestPush) stageLayer(ctx context.Context, l layerOf) error {
+func (p *manifestPush) takeLayer(ctx context.Context, l layerOf) error {
 	select {
 	case p.content.staging <- struct{}{}:
 		defer func() { <-p.content.staging }()
@@ -277,10 +277,7 @@ func (p *manifestPush) stageLayer(ctx context.Context, l layerOf) error {
 	if err != nil {
 		return fmt.Errorf("layer %s: %w", l.want.Digest.Short(), err)
 	}
-	p.mutex.Lock()
-	defer p.mutex.Unlock()
-	p.image.staged = append(p.image.staged, staged)
-	return nil
+	return p.content.engine.publishLayer(ctx, staged)
 }
 
 // readBlob reads a document that was pushed, verified by the one who took it in.
