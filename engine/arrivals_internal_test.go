@@ -30,8 +30,9 @@ func TestArrivals(t *testing.T) {
 		var all arrivals
 		join := func(ctx context.Context, texts ...string) (joined chan *arrival) {
 			joined = make(chan *arrival, 1)
+			contents := contentsOf(t, texts...)
 			go func() {
-				a, err := all.join(ctx, contentsOf(t, texts...))
+				a, err := all.join(ctx, contents)
 				if err == nil {
 					joined <- a
 				}

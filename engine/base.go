@@ -14,19 +14,19 @@ import (
 // gives the image the same ID wherever and however often it is imported.
 const baseCreated = 1_700_000_000
 
-// imageOrBase finds an image as Image does. The default image, which is embedded in the program, is
-// imported when it is first asked for by its name.
-func (e *Engine) imageOrBase(ctx context.Context, ref string) (*Image, error) {
-	img, err := e.Image(ref)
+// haveImage finds out whether an image is there, with the error that Image gives. The default image, which is embedded in
+// the program, is put into the store when it is first asked for.
+func (e *Engine) haveImage(ctx context.Context, ref string) error {
+	_, err := e.Image(ref)
 	if !errors.Is(err, ErrNoImage) || !isBase(ref) {
-		return img, err
+		return err
 	}
 	if err := e.importBase(ctx); errors.Is(err, base.ErrNotBuilt) {
-		return nil, fmt.Errorf("%w: %s (%w)", ErrNoImage, ref, err)
+		return fmt.Errorf("%w: %s (%w)", ErrNoImage, ref, err)
 	} else if err != nil {
-		return nil, err
+		return err
 	}
-	return e.Image(ref)
+	return nil
 }
 
 func isBase(ref string) bool {

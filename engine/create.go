@@ -136,7 +136,7 @@ func (e *Engine) create(ctx context.Context, d *creation, ready func(*Container)
 	}
 	switch {
 	case isBase(opts.Image):
-		_, err = e.imageOrBase(ctx, opts.Image)
+		err = e.haveImage(ctx, opts.Image)
 	case opts.Pull == PullMissing:
 		if _, pullErr := e.Pull(ctx, opts.Image, opts.PullOptions); pullErr != nil {
 			err = fmt.Errorf("%w: %s is not here, and cannot be pulled: %w", ErrNoImage, opts.Image, pullErr)
@@ -151,6 +151,11 @@ func (e *Engine) create(ctx context.Context, d *creation, ready func(*Container)
 }
 
 func (e *Engine) createOf(ctx context.Context, d *creation, ready func(*Container) error) (_ *Container, err error) {
+	// Containers' locks come before the store's.
+	inherited, err := e.volumesFrom(ctx, d.opts.VolumesFrom)
+	if err != nil {
+		return nil, err
+	}
 	lock, err := e.Store.Shared(ctx)
 	if err != nil {
 		return nil, err
@@ -161,10 +166,6 @@ func (e *Engine) createOf(ctx context.Context, d *creation, ready func(*Containe
 		return nil, err
 	}
 	if err := checkPlatform(img, d.opts.Platform); err != nil {
-		return nil, err
-	}
-	inherited, err := e.volumesFrom(ctx, d.opts.VolumesFrom)
-	if err != nil {
 		return nil, err
 	}
 	settings, err := newSettings(d, img, inherited)

@@ -18,26 +18,16 @@ type Step struct {
 // History gives an image's steps, the latest first. Layers that the image's history does not speak
 // of stand at the beginning, as steps that say nothing.
 func (e *Engine) History(ctx context.Context, ref string) (steps []Step, err error) {
-	err = e.undisturbed(ctx, func() (err error) {
-		steps, err = e.history(ctx, ref)
-		return err
+	err = e.undisturbedImage(ctx, ref, func(img *Image) (err error) {
+		if steps, err = e.steps(img.Config); err != nil {
+			return fmt.Errorf("image %s: %w", ref, err)
+		}
+		if len(steps) > 0 {
+			steps[0].Image = img.ID
+		}
+		return nil
 	})
 	return steps, err
-}
-
-func (e *Engine) history(ctx context.Context, ref string) ([]Step, error) {
-	img, err := e.imageOrBase(ctx, ref)
-	if err != nil {
-		return nil, err
-	}
-	steps, err := e.steps(img.Config)
-	if err != nil {
-		return nil, fmt.Errorf("image %s: %w", ref, err)
-	}
-	if len(steps) > 0 {
-		steps[0].Image = img.ID
-	}
-	return steps, nil
 }
 
 func (e *Engine) steps(config *image.Config) ([]Step, error) {

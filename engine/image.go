@@ -49,6 +49,21 @@ func (e *Engine) undisturbed(ctx context.Context, read func() error) error {
 	return errors.Join(read(), lock.Unlock())
 }
 
+// undisturbedImage is undisturbed for what an image needs. The default image may have to be made, which takes the same lock:
+// before.
+func (e *Engine) undisturbedImage(ctx context.Context, ref string, read func(img *Image) error) error {
+	if err := e.haveImage(ctx, ref); err != nil {
+		return err
+	}
+	return e.undisturbed(ctx, func() error {
+		img, err := e.Image(ref)
+		if err != nil {
+			return err
+		}
+		return read(img)
+	})
+}
+
 func (e *Engine) findImage(ref string) (store.Image, error) {
 	if parsed, err := image.ParseReference(ref); err == nil {
 		record, err := e.findByName(parsed)

@@ -210,7 +210,7 @@ func (e *Engine) Tag(ctx context.Context, ref, name string) error {
 	if len(names) == 0 {
 		return fmt.Errorf("%w: the new name is empty", image.ErrReference)
 	}
-	if _, err := e.imageOrBase(ctx, ref); err != nil {
+	if err := e.haveImage(ctx, ref); err != nil {
 		return err
 	}
 	lock, err := e.Store.Shared(ctx)

@@ -42,18 +42,14 @@ type RootFSReport struct {
 
 // InspectImage describes an image.
 func (e *Engine) InspectImage(ctx context.Context, ref string) (report *ImageReport, err error) {
-	err = e.undisturbed(ctx, func() (err error) {
-		report, err = e.inspectImage(ctx, ref)
+	err = e.undisturbedImage(ctx, ref, func(img *Image) (err error) {
+		report, err = e.inspectImage(img)
 		return err
 	})
 	return report, err
 }
 
-func (e *Engine) inspectImage(ctx context.Context, ref string) (*ImageReport, error) {
-	img, err := e.imageOrBase(ctx, ref)
-	if err != nil {
-		return nil, err
-	}
+func (e *Engine) inspectImage(img *Image) (*ImageReport, error) {
 	size, err := e.size(img.Config)
 	if err != nil {
 		return nil, err

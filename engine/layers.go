@@ -21,21 +21,19 @@ type LayerRow struct {
 
 // Layers gives an image's stack of layers, the top one first.
 func (e *Engine) Layers(ctx context.Context, ref string) (rows []LayerRow, err error) {
-	err = e.undisturbed(ctx, func() (err error) {
-		rows, err = e.layers(ctx, ref)
+	err = e.undisturbedImage(ctx, ref, func(img *Image) (err error) {
+		if rows, err = e.layers(ctx, img); err != nil {
+			err = fmt.Errorf("image %s: %w", ref, err)
+		}
 		return err
 	})
 	return rows, err
 }
 
-func (e *Engine) layers(ctx context.Context, ref string) ([]LayerRow, error) {
-	img, err := e.imageOrBase(ctx, ref)
-	if err != nil {
-		return nil, err
-	}
+func (e *Engine) layers(ctx context.Context, img *Image) ([]LayerRow, error) {
 	steps, err := e.steps(img.Config)
 	if err != nil {
-		return nil, fmt.Errorf("image %s: %w", ref, err)
+		return nil, err
 	}
 	users, err := e.layerUsers()
 	if err != nil {
@@ -47,10 +45,7 @@ func (e *Engine) layers(ctx context.Context, ref string) ([]LayerRow, error) {
 			rows = append(rows, LayerRow{Step: step, SharedBy: users[step.Layer] - 1})
 		}
 	}
-	if err := e.count(ctx, rows); err != nil {
-		return nil, fmt.Errorf("image %s: %w", ref, err)
-	}
-	return rows, nil
+	return rows, e.count(ctx, rows)
 }
 
 // count fills in what each layer does to those below it. Of a layer only the index is read.

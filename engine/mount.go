@@ -27,8 +27,8 @@ func (e *Engine) Mount(ctx context.Context, ref string) (string, error) {
 }
 
 func (e *Engine) mountImage(ctx context.Context, ref string) (path string, err error) {
-	err = e.undisturbed(ctx, func() (err error) {
-		path, err = e.showImage(ctx, ref)
+	err = e.undisturbedImage(ctx, ref, func(img *Image) (err error) {
+		path, err = e.showImage(ctx, img)
 		return err
 	})
 	if errors.Is(err, ErrNoImage) {
@@ -37,11 +37,7 @@ func (e *Engine) mountImage(ctx context.Context, ref string) (path string, err e
 	return path, err
 }
 
-func (e *Engine) showImage(ctx context.Context, ref string) (string, error) {
-	img, err := e.imageOrBase(ctx, ref)
-	if err != nil {
-		return "", err
-	}
+func (e *Engine) showImage(ctx context.Context, img *Image) (string, error) {
 	layers, err := e.openLowers(ctx, img.Config)
 	if err != nil {
 		return "", err

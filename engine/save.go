@@ -79,7 +79,7 @@ func (e *Engine) Save(ctx context.Context, opts SaveOptions) (err error) {
 // imagesToSave looks up images, and pins what is read of them later.
 func (e *Engine) imagesToSave(ctx context.Context, pins *store.Pins, refs []string) (_ []archive.Saved, err error) {
 	if i := slices.IndexFunc(refs, isBase); i >= 0 {
-		if _, err := e.imageOrBase(ctx, refs[i]); err != nil {
+		if err := e.haveImage(ctx, refs[i]); err != nil {
 			return nil, err
 		}
 	}

@@ -73,6 +73,10 @@ const (
 //     hashing, indexing) is done in a stage under tmp/ before this lock is taken;
 //  4. the names lock, taken and given up inside single methods that change a name.
 //
+// Under all of these there are locks that are held for one thing, and under which none of these is taken: a layer's
+// directory while the dirs driver extracts it, a volume's while it is filled, a damaged layer's index while it is mended,
+// and below $TARN_RUN that of the layers' mounts, and those of package network.
+//
 // A stage under tmp/ is locked by its maker for as long as it lives, and so are [Pins]; nobody waits
 // for those locks.
 //
