@@ -138,7 +138,7 @@ func (e *Engine) container(ctx context.Context, key string) (*Container, error) 
 	if err != nil {
 		return nil, err
 	}
-	return loadContainer(ctx, record)
+	return e.loadContainer(ctx, record)
 }
 
 // containerByID finds a container, and takes its state as it is: for its monitor.
@@ -154,16 +154,16 @@ func (e *Engine) containerByID(id string) (*Container, error) {
 	if c.readSettings(); c.Damaged != nil {
 		return nil, c.Damaged
 	}
-	return c, c.reload()
+	return c, errors.Join(e.relocateVolumes(c), c.reload())
 }
 
 // loadContainer reads the state, and corrects what it says if that is not so any more.
-func loadContainer(ctx context.Context, record *store.Container) (*Container, error) {
+func (e *Engine) loadContainer(ctx context.Context, record *store.Container) (*Container, error) {
 	c := &Container{Container: record, State: ContainerState{Status: StatusCreated}}
 	if c.readSettings(); c.State.Status == StatusDamaged {
 		return c, nil
 	}
-	if err := c.reload(); err != nil {
+	if err := errors.Join(e.relocateVolumes(c), c.reload()); err != nil {
 		return nil, err
 	}
 	return c, errors.Join(c.settleFrozen(), c.settle(ctx))

@@ -101,7 +101,7 @@ func (e *Engine) Containers(ctx context.Context, filter ContainerFilter) ([]*Con
 	}
 	var list []*Container
 	for _, record := range records {
-		c, err := loadContainer(ctx, record)
+		c, err := e.loadContainer(ctx, record)
 		if err != nil {
 			return nil, err
 		}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -116,6 +117,30 @@ func copyUp(volume, root *os.File, dest string) error {
 	}
 	defer from.Close()
 	return copytree.Copy(volume, from)
+}
+
+// relocateVolumes corrects where a container's volumes were when it was made: the store may have been copied to another
+// place since, and its containers are not to write to the volumes of the one that it was copied from.
+func (e *Engine) relocateVolumes(c *Container) error {
+	for i := range c.Settings.Mounts {
+		m := &c.Settings.Mounts[i]
+		if m.Type != mountVolume {
+			continue
+		}
+		here, err := e.Store.VolumePath(m.Name)
+		if err != nil {
+			return err
+		}
+		was := filepath.Join("/volumes", m.Name, filepath.Base(here))
+		if m.Source == here || !strings.HasSuffix(m.Source, was) {
+			continue // as almost always, or a directory of the host's
+		}
+		m.Source = here
+		if v, err := e.volume(m.Name); err == nil { // if not, whoever starts the container is told
+			m.Source = v.source()
+		}
+	}
+	return nil
 }
 
 // ownVolumes are the names of the volumes that were made for this container.

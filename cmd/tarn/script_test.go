@@ -65,7 +65,7 @@ func TestScriptsWithDirs(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatal("no scripts", err)
 	}
-	runScripts(t, testscript.Params{Files: append(files, "testdata/script/stop.txtar")})
+	runScripts(t, testscript.Params{Files: append(files, "testdata/script/stop.txtar", "testdata/script/travel.txtar")})
 }
 
 func runScripts(t *testing.T, params testscript.Params) {
