@@ -38,20 +38,32 @@ type journal struct {
 	mu         sync.Mutex
 	images     map[string]fact
 	containers map[string]fact
+	volumes    map[string]fact // and the files in them
 }
 
-// during has a command change the facts, in the order in which a disk must see that: what it may do is known before
+// change is what a command makes of something.
+type change struct {
+	facts map[string]fact
+	name  string
+	next  tree
+}
+
+// during has a command change facts, in the order in which a disk must see that: what it may do is known before
 // it begins, what it has done when it has said so.
-func (j *journal) during(facts map[string]fact, name string, next tree, command func() error) error {
+func (j *journal) during(changes []change, command func() error) error {
 	j.mu.Lock()
-	facts[name] = fact{certain: facts[name].certain, possible: next, busy: true}
+	for _, c := range changes {
+		c.facts[c.name] = fact{certain: c.facts[c.name].certain, possible: c.next, busy: true}
+	}
 	j.mu.Unlock()
 	if err := command(); err != nil {
 		return err
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	facts[name] = fact{certain: next}
+	for _, c := range changes {
+		c.facts[c.name] = fact{certain: c.next}
+	}
 	return nil
 }
 
@@ -76,6 +88,9 @@ type worker struct {
 	id   int
 	r    *rand.Rand
 	made int // names of files so far
+
+	word   tree // what the container that it keeps writes
+	script string
 }
 
 const (
@@ -115,7 +130,7 @@ func boxTar(busybox []byte, seeds []int) ([]byte, tree) {
 	}
 	add(&tar.Header{Typeflag: tar.TypeReg, Name: "sums", Mode: 0o644}, []byte(sums))
 	add(&tar.Header{Typeflag: tar.TypeReg, Name: "bin/busybox", Mode: 0o755}, busybox)
-	for _, name := range []string{"sh", "cp", "rm", "echo", "true", "sleep", "sha256sum"} {
+	for _, name := range []string{"sh", "cp", "rm", "echo", "true", "sleep", "sha256sum", "dd"} {
 		add(&tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/" + name, Linkname: "busybox", Mode: 0o777}, nil)
 	}
 	if err := errors.Join(append(errs, w.Close())...); err != nil {
@@ -132,7 +147,7 @@ func newLoad(t *testing.T, root, run string) *load {
 	busybox, err := os.ReadFile(testenv.Busybox(t))
 	require.NoError(t, err)
 	l := &load{
-		journal: journal{images: map[string]fact{}, containers: map[string]fact{}},
+		journal: journal{images: map[string]fact{}, containers: map[string]fact{}, volumes: map[string]fact{}},
 		root:    root, run: run, busybox: busybox, remote: map[string]tree{},
 		command: func(root, run string, args ...string) *exec.Cmd { return tarn(t, root, run, args...) },
 	}
@@ -198,20 +213,22 @@ func (w *worker) tarn(stdin []byte, args ...string) error {
 // step is one thing that a user might do.
 func (w *worker) step() error {
 	switch n := w.r.IntN(100); {
-	case n < 30:
+	case n < 25:
 		return w.importBox()
-	case n < 40:
+	case n < 33:
 		return w.pull()
-	case n < 45:
+	case n < 37:
 		return w.loadArchive()
-	case n < 50:
+	case n < 41:
 		return w.pushInto()
-	case n < 68:
+	case n < 56:
 		return w.runAndCommit()
-	case n < 75:
+	case n < 62:
 		return w.tag()
-	case n < 90:
+	case n < 75:
 		return w.remove()
+	case n < 90:
+		return w.keep()
 	case n < 94:
 		return w.tarn(nil, "prune", "--force")
 	case n < 97:
@@ -247,18 +264,18 @@ func (w *worker) some() (string, tree) {
 func (w *worker) importBox() error {
 	data, made := boxTar(w.busybox, w.seeds())
 	name := w.name()
-	return w.during(w.images, name, made, func() error { return w.tarn(data, "import", "--name", name, "-") })
+	return w.during([]change{{w.images, name, made}}, func() error { return w.tarn(data, "import", "--name", name, "-") })
 }
 
 func (w *worker) pull() error {
 	repository := fmt.Sprintf("w%d/p%d", w.id, w.r.IntN(2))
 	name := w.registry + "/" + repository + ":latest"
-	return w.during(w.images, name, w.remote[repository], func() error { return w.tarn(nil, "pull", "--quiet", name) })
+	return w.during([]change{{w.images, name, w.remote[repository]}}, func() error { return w.tarn(nil, "pull", "--quiet", name) })
 }
 
 func (w *worker) loadArchive() error {
 	repository := fmt.Sprintf("w%d/p%d", w.id, w.r.IntN(2))
-	return w.during(w.images, "docker.io/"+repository+":latest", w.remote[repository], func() error {
+	return w.during([]change{{w.images, "docker.io/" + repository + ":latest", w.remote[repository]}}, func() error {
 		return w.tarn(nil, "load", "--quiet", "--input", w.archive(repository))
 	})
 }
@@ -267,7 +284,7 @@ func (w *worker) loadArchive() error {
 func (w *worker) pushInto() error {
 	repository := fmt.Sprintf("w%d/p%d", w.id, w.r.IntN(2))
 	to := fmt.Sprintf("pushed/w%d/%c", w.id, 'a'+w.r.IntN(2))
-	return w.during(w.images, "docker.io/"+to+":latest", w.remote[repository], func() error { return w.push(repository, to) })
+	return w.during([]change{{w.images, "docker.io/" + to + ":latest", w.remote[repository]}}, func() error { return w.push(repository, to) })
 }
 
 func (w *worker) tag() error {
@@ -276,7 +293,7 @@ func (w *worker) tag() error {
 	if from == "" || from == name {
 		return nil
 	}
-	return w.during(w.images, name, made, func() error { return w.tarn(nil, "tag", from, name) })
+	return w.during([]change{{w.images, name, made}}, func() error { return w.tarn(nil, "tag", from, name) })
 }
 
 func (w *worker) remove() error {
@@ -284,7 +301,7 @@ func (w *worker) remove() error {
 	if name == "" {
 		return nil
 	}
-	return w.during(w.images, name, nil, func() error { return w.tarn(nil, "rmi", name) })
+	return w.during([]change{{w.images, name, nil}}, func() error { return w.tarn(nil, "rmi", "--force", name) })
 }
 
 // runAndCommit makes a container that changes something, an image of it, and removes it.
@@ -302,18 +319,18 @@ func (w *worker) runAndCommit() error {
 	for path := range made {
 		if strings.HasPrefix(path, "data") {
 			delete(made, path)
-			script += "; rm /" + path
+			script += "; rm -f /" + path
 			break
 		}
 	}
 	container, name := fmt.Sprintf("user%d", w.id), w.name()
-	if err := w.during(w.containers, container, made, func() error {
+	if err := w.during([]change{{w.containers, container, made}}, func() error {
 		return w.tarn(nil, "run", "--network", "none", "--name", container, from, "sh", "-euc", script)
 	}); err != nil {
 		return err
 	}
-	if err := w.during(w.images, name, made, func() error { return w.tarn(nil, "commit", container, name) }); err != nil {
+	if err := w.during([]change{{w.images, name, made}}, func() error { return w.tarn(nil, "commit", container, name) }); err != nil {
 		return err
 	}
-	return w.during(w.containers, container, nil, func() error { return w.tarn(nil, "rm", container) })
+	return w.during([]change{{w.containers, container, nil}}, func() error { return w.tarn(nil, "rm", container) })
 }

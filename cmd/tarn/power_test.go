@@ -3,9 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"fmt"
-	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -40,7 +38,7 @@ func number(t *testing.T, name string, otherwise uint64) uint64 {
 	return n
 }
 
-// TestPowerCuts lets four users import, pull, run, commit, tag, remove and prune, on a real file system, and cuts
+// TestPowerCuts lets four users import, pull, run, commit, tag, remove and prune, with containers and volumes, on a real file system, and cuts
 // the power at random moments (package powerdisk). After each cut everything that a command had reported must
 // be there, to the last byte; what it had removed must not be back; and the next commands must work.
 // TARN_POWER_CUTS is the number of cuts on each file system, TARN_POWER_SEED repeats a run as far as chance can be.
@@ -98,6 +96,7 @@ type powerCut struct {
 	fate               string
 	unflushed          int // writes
 	images, containers map[string]fact
+	volumes            map[string]fact
 	load               *load
 }
 
@@ -180,7 +179,7 @@ func (l *load) cut(disk *powerdisk.Disk, r *rand.Rand) powerCut {
 	defer l.mu.Unlock()
 	unflushed := disk.Unflushed()
 	after, fate := disk.Cut(r)
-	return powerCut{after, fate, unflushed, maps.Clone(l.images), maps.Clone(l.containers), l}
+	return powerCut{after, fate, unflushed, maps.Clone(l.images), maps.Clone(l.containers), maps.Clone(l.volumes), l}
 }
 
 // verify is the morning after.
@@ -192,7 +191,8 @@ func (c powerCut) verify(t *testing.T, dir string) {
 	require.NoError(t, err, c.fate)
 	checkSound(t, e, c.fate)
 	c.verifyImages(t, e)
-	c.verifyContainers(t, e)
+	c.verifyVolumes(t, e)
+	c.verifyContainers(t, e, root, run)
 
 	data, made := boxTar([]byte("no program"), []int{1, 2, 3})
 	cmd := tarn(t, root, run, "import", "--name", "after", "-")
@@ -255,32 +255,12 @@ func (c powerCut) verifyImages(t *testing.T, e *engine.Engine) {
 	}
 }
 
-func (c powerCut) verifyContainers(t *testing.T, e *engine.Engine) {
-	t.Helper()
-	for name, f := range c.containers {
-		_, err := e.InspectContainer(t.Context(), name)
-		if !f.busy && f.certain != nil {
-			require.NoError(t, err, c.fate)
-		} else if !f.busy {
-			require.ErrorIs(t, err, engine.ErrNoContainer, c.fate)
-		}
-	}
-}
-
-// shown reads all files of an image, as a container would see them.
+// shown reads all files of an image, as a container would see them, or of a container.
 func (c powerCut) shown(t *testing.T, e *engine.Engine, name string) tree {
 	t.Helper()
 	dir, err := e.Mount(t.Context(), name)
 	require.NoError(t, err, c.fate)
-	got := make(tree)
-	require.NoError(t, fs.WalkDir(os.DirFS(dir), ".", func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
-			return err
-		}
-		data, err := os.ReadFile(filepath.Join(dir, path))
-		got[path] = sha256.Sum256(data)
-		return err
-	}), c.fate)
+	got := treeOf(t, dir)
 	require.NoError(t, e.Umount(t.Context(), name))
 	return got
 }
