@@ -228,7 +228,7 @@ func (e *Engine) RemoveVolume(ctx context.Context, name string) error {
 	if _, err := e.Containers(ctx, ContainerFilter{All: true}); err != nil {
 		return err
 	}
-	removed, err := e.removeUnused(ctx, func(users map[string][]string) ([]string, error) {
+	removed, err := e.removeUnused(ctx, true, func(users map[string][]string) ([]string, error) {
 		if len(users[name]) > 0 {
 			return nil, fmt.Errorf("remove volume %s: %w: container %.12s has it", name, ErrVolumeInUse, users[name][0])
 		}
@@ -241,8 +241,8 @@ func (e *Engine) RemoveVolume(ctx context.Context, name string) error {
 }
 
 // removeUnused removes the volumes that choose gives, while nobody can make a container. It gives the
-// names of those that were there.
-func (e *Engine) removeUnused(ctx context.Context, choose func(users map[string][]string) ([]string, error)) (removed []string, err error) {
+// names of those that were there. If durable, a power cut does not bring them back.
+func (e *Engine) removeUnused(ctx context.Context, durable bool, choose func(users map[string][]string) ([]string, error)) (removed []string, err error) {
 	lock, err := e.Store.Exclusive(ctx)
 	if err != nil {
 		return nil, err
@@ -253,7 +253,7 @@ func (e *Engine) removeUnused(ctx context.Context, choose func(users map[string]
 		names, err = choose(users)
 	}
 	for _, name := range names {
-		removeErr := e.Store.RemoveVolume(lock, name)
+		removeErr := e.Store.RemoveVolume(lock, name, durable)
 		if removeErr == nil {
 			removed = append(removed, name)
 		} else if !errors.Is(removeErr, store.ErrNotFound) {
@@ -295,7 +295,7 @@ func (e *Engine) PruneVolumes(ctx context.Context, filter VolumeFilter) (names [
 	if err != nil {
 		return nil, 0, err
 	}
-	names, err = e.removeUnused(ctx, func(users map[string][]string) (names []string, _ error) {
+	names, err = e.removeUnused(ctx, true, func(users map[string][]string) (names []string, _ error) {
 		for _, l := range losses {
 			if len(users[l.ID]) == 0 {
 				names = append(names, l.ID)

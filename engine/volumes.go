@@ -161,7 +161,7 @@ func (e *Engine) removeVolumes(ctx context.Context, c *Container) error {
 	if len(names) == 0 {
 		return nil
 	}
-	_, err := e.removeUnused(ctx, func(users map[string][]string) ([]string, error) {
+	_, err := e.removeUnused(ctx, !c.Settings.Host.AutoRemove, func(users map[string][]string) ([]string, error) {
 		return slices.DeleteFunc(names, func(name string) bool { return len(users[name]) > 0 }), nil
 	})
 	if errors.Is(err, store.ErrDamaged) {

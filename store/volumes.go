@@ -132,8 +132,8 @@ func (s *Store) WithVolume(name string, use func(dir *os.File) error) error {
 
 // RemoveVolume removes a volume with all in it, for which [Store.CollectLeftovers] gives the disk its
 // room back. One that is not there gives ErrNotFound. Whoever may make a container that has it is kept
-// out by the lock, which is held alone.
-func (s *Store) RemoveVolume(lock *Lock, name string) error {
+// out by the lock, which is held alone. If durable, a power cut does not bring it back.
+func (s *Store) RemoveVolume(lock *Lock, name string, durable bool) error {
 	if err := lock.check(true); err != nil {
 		return fmt.Errorf("remove volume %s: %w", name, err)
 	}
@@ -142,6 +142,9 @@ func (s *Store) RemoveVolume(lock *Lock, name string) error {
 		return err
 	}
 	err = s.bury(filepath.Dir(path))
+	if err == nil && durable {
+		err = atomicfile.SyncDir(s.path(dirVolumes))
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("volume %s: %w", name, ErrNotFound)
 	}
