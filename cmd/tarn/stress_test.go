@@ -29,8 +29,9 @@ const (
 	stressImages = 6
 )
 
-// missing is the only thing that a command may complain of: somebody else was faster.
-var missing = regexp.MustCompile(`^tarn: (.*: )?no such (image|container)\b[^\n]*\n$`)
+// missing is the only thing that a command may complain of: somebody else was faster, has taken away what was to be, or
+// is using it.
+var missing = regexp.MustCompile(`^(tarn: ((.*: )?no such (image|container|volume|container or image)\b|.* is not mounted|unmount .*: in use: |remove volume .*: volume is in use: )[^\n]*\n)+$`)
 
 // TestStress lets 16 users do at random what there is to do with images and containers, all at once in one store, and
 // with each other's things. No command fails but for what is not there (any more), nobody reads a wrong byte, the store
@@ -108,13 +109,18 @@ func newStress(t *testing.T) *stress {
 
 // tarn runs a command. It may fail because something is missing, and exit with one of the statuses.
 func (u *user) tarn(stdin []byte, statuses []int, args ...string) bool {
+	return u.tarnTo(new(bytes.Buffer), stdin, statuses, args...)
+}
+
+// tarnTo is tarn that keeps what the command prints.
+func (u *user) tarnTo(stdout *bytes.Buffer, stdin []byte, statuses []int, args ...string) bool {
 	if u.err != nil {
 		return false
 	}
 	cmd := tarn(u.t, u.root, u.run, args...)
 	cmd.Stdin = bytes.NewReader(stdin)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	var stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = stdout, &stderr
 	err := cmd.Run()
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -127,7 +133,7 @@ func (u *user) tarn(stdin []byte, statuses []int, args ...string) bool {
 		u.missed++
 	case failed && slices.Contains(statuses, exit.ExitCode()) && stderr.Len() == 0:
 	default:
-		u.err = fmt.Errorf("tarn %s: %w: %s%s", strings.Join(args, " "), err, &stdout, &stderr)
+		u.err = fmt.Errorf("tarn %s: %w: %s%s", strings.Join(args, " "), err, stdout, &stderr)
 	}
 	return false
 }
@@ -136,22 +142,28 @@ func (u *user) step() {
 	switch n := u.r.IntN(100); {
 	case n < 12:
 		u.tarn(u.boxes[u.r.IntN(stressImages)], nil, "import", "--name", u.image(), "-")
-	case n < 24:
+	case n < 22:
 		u.tarn(nil, nil, "pull", "--quiet", fmt.Sprintf("%s/r%d", u.registry, u.r.IntN(stressImages)))
-	case n < 44:
+	case n < 38:
 		u.tarn(nil, nil, "run", "--rm", "--network", "none", u.anyImage(), "sh", "-euc", "sha256sum -c -s sums")
-	case n < 56:
+	case n < 48:
 		u.runAndCommit()
-	case n < 60:
+	case n < 52:
 		u.sleeper()
-	case n < 65:
+	case n < 57:
 		u.tarn(nil, nil, "rm", "--force", u.container())
-	case n < 75:
+	case n < 66:
 		u.tarn(nil, nil, "rmi", "--force", u.anyImage())
-	case n < 80:
+	case n < 70:
 		u.tarn(nil, nil, "tag", u.anyImage(), u.image())
-	case n < 84:
+	case n < 74:
 		u.tarn(nil, nil, "prune", "--force")
+	case n < 78:
+		u.look()
+	case n < 82:
+		u.saveAndLoad()
+	case n < 88:
+		u.useVolume()
 	default:
 		u.read()
 	}
@@ -177,6 +189,10 @@ func (u *user) read() {
 		{"push", "--quiet", u.image(), fmt.Sprintf("%s/pushed%d", u.registry, u.id)},
 		{"diff", u.container()},
 		{"load", "--quiet", "--input", u.archive},
+		{"mount"},
+		{"volume", "ls"},
+		{"volume", "inspect", u.volume()},
+		{"prune", "--dry-run", "--all", "--volumes"},
 	}
 	u.tarn(nil, nil, reads[u.r.IntN(len(reads))]...)
 }
@@ -217,6 +233,60 @@ func (u *user) runAndCommit() {
 	}
 }
 
+// look shows an image, reads all of it, and takes it away again; or somebody else does so, who has looked at it, too.
+func (u *user) look() {
+	image := u.anyImage()
+	var shown bytes.Buffer
+	if !u.tarnTo(&shown, nil, nil, "mount", image) {
+		return
+	}
+	dir := strings.TrimSpace(shown.String())
+	sums, err := os.Open(filepath.Join(dir, "sums"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return // it was taken away just now
+	}
+	if err != nil {
+		u.err = err
+		return
+	}
+	// While that is open, it stays.
+	check := exec.CommandContext(u.t.Context(), "sha256sum", "--check", "--quiet")
+	check.Dir, check.Stdin = dir, sums
+	if out, err := check.CombinedOutput(); err != nil {
+		u.err = fmt.Errorf("%s is shown wrongly: %w: %s", image, err, out)
+	}
+	u.err = errors.Join(u.err, sums.Close())
+	u.tarn(nil, nil, "umount", filepath.Base(dir))
+}
+
+// saveAndLoad takes an image out and in again.
+func (u *user) saveAndLoad() {
+	archive := filepath.Join(u.t.TempDir(), "saved.tar")
+	if u.tarn(nil, nil, "save", "--output", archive, u.anyImage()) {
+		u.tarn(nil, nil, "load", "--quiet", "--input", archive)
+	}
+	u.err = errors.Join(u.err, os.RemoveAll(archive))
+}
+
+// volume gives a name that a volume may have.
+func (u *user) volume() string { return fmt.Sprintf("vol%d", u.r.IntN(4)) }
+
+// useVolume writes to a volume that others write to, or removes it.
+func (u *user) useVolume() {
+	volume := u.volume()
+	switch u.r.IntN(5) {
+	case 0:
+		u.tarn(nil, nil, "volume", "rm", volume)
+	case 1:
+		u.tarn(nil, nil, "volume", "create", volume)
+	case 2:
+		u.tarn(nil, nil, "volume", "prune", "--force")
+	default:
+		script := fmt.Sprintf("echo %d > /v/mine%d; test $(cat /v/mine%d) = %d", u.made, u.id, u.id, u.made)
+		u.tarn(nil, nil, "run", "--rm", "--network", "none", "--volume", volume+":/v", "--volume", "/scratch", u.anyImage(), "sh", "-euc", script)
+	}
+}
+
 // sleeper runs a container that is committed, and ended by somebody, or by itself.
 func (u *user) sleeper() {
 	name := u.newContainer()
@@ -249,10 +319,12 @@ func (s *stress) verify() {
 		ids = append(ids, c.ID)
 		command("rm", "--force", c.ID)
 	}
+	s.umountAll(command)
+	command("volume", "prune", "--all", "--force")
 	s.prune(e)
 	checkSound(t, e, "with everything removed")
 	require.Empty(t, command("images", "--all", "--quiet"))
-	for _, dir := range []string{"blobs/sha256", "layers", "images", "entries", "containers", "names", "init", "partial", "pins", "recipes", "remnants", "tmp"} {
+	for _, dir := range []string{"blobs/sha256", "layers", "images", "entries", "containers", "names", "init", "partial", "pins", "recipes", "remnants", "tmp", "volumes"} {
 		entries, err := os.ReadDir(filepath.Join(s.root, dir))
 		if !errors.Is(err, fs.ErrNotExist) {
 			require.NoError(t, err)
@@ -265,6 +337,13 @@ func (s *stress) verify() {
 	require.NotContains(t, string(mounts), s.root+"/")
 	s.requireNoLocks()
 	s.requireNoCgroups(ids)
+}
+
+// umountAll takes away what is shown.
+func (s *stress) umountAll(command func(args ...string) string) {
+	if command("mount") != "" {
+		command("umount", "--all")
+	}
 }
 
 // prune holds what is said of the disk against what du says.
