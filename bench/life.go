@@ -38,7 +38,7 @@ func lifeFigure(ctx context.Context, lab *Lab) ([]Row, error) {
 		Work: "memory of a detached idle container beyond its process", Unit: Bytes, Bar: 4 << 20, Runs: 3,
 		Side: Side{Name: "PSS of its monitor, the only one", Measure: func(ctx context.Context) (float64, error) { return lab.idleMonitor(ctx, s) }},
 	}, Comparison{
-		Work: "a container writes 1 GB in lines of 100 bytes", Unit: Seconds, Bar: 1.1, Runs: 3,
+		Work: "a container writes 1 GB in lines of 100 bytes", Unit: Seconds, Bar: 1.1, Runs: 5,
 		A: Side{Name: "to the log, of 3 files of 100 MB", Prepare: settle, Measure: func(ctx context.Context) (float64, error) { return lab.writeLog(ctx, s) }},
 		B: Side{Name: "to a file", Prepare: settle, Measure: func(ctx context.Context) (float64, error) { return lab.writeFile(ctx, s) }},
 	})

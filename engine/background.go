@@ -35,10 +35,6 @@ type background struct {
 	stdin, stdout, stderr *os.File   // the monitor's ends
 }
 
-// pipeSize is what a pipe of output holds, if that is allowed: the more, the less often a program that
-// writes much waits for the monitor.
-const pipeSize = 1 << 20
-
 func (b *background) prepare(spec *specs.Spec, cfg *container.Config) (err error) {
 	cfg.Heir = true
 	if b.terminal {
@@ -57,7 +53,6 @@ func (b *background) prepare(spec *specs.Spec, cfg *container.Config) (err error
 		if *stream.ours, *stream.theirs, err = os.Pipe(); err != nil {
 			return err
 		}
-		sys.GrowPipe(*stream.ours, pipeSize)
 		b.theirs = append(b.theirs, *stream.theirs)
 	}
 	return nil
@@ -330,8 +325,10 @@ func (e *Engine) monitorConfig(c *Container, pid int) (*monitor.Config, error) {
 		return nil, err
 	}
 	cfg := &monitor.Config{ID: c.ID, PID: pid, StopSignal: int(stop), Exit: c.exitPath(), Then: then}
-	if err := c.Settings.Host.LogConfig.fill(cfg, c.logPath()); err != nil {
-		return nil, err
+	if cfg.Format = c.logFormat(); cfg.Format != LogNone {
+		if cfg.Log, err = c.logFiles(); err != nil {
+			return nil, err
+		}
 	}
 	if check := c.healthcheck(); check != nil {
 		cfg.HealthInterval, cfg.HealthStart, cfg.HealthStartInterval = check.Interval, check.StartPeriod, check.StartInterval

@@ -127,9 +127,6 @@ func (c *Container) died() Event {
 // exitPath is where the monitor says how the container ended.
 func (c *Container) exitPath() string { return filepath.Join(c.Dir(), "exit") }
 
-// logPath is where the container's output is, with Docker's name.
-func (c *Container) logPath() string { return filepath.Join(c.Dir(), c.ID+"-json.log") }
-
 func removeAll(paths ...string) error {
 	for _, path := range paths {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -87,8 +87,12 @@ func (e *Engine) InspectContainer(ctx context.Context, key string) (*ContainerRe
 			Tty: settings.Terminal, OpenStdin: settings.Interactive, StdinOnce: settings.Interactive,
 		},
 	}
-	if settings.Host.LogConfig.Type != LogNone {
-		report.LogPath = c.logPath()
+	if c.logFormat() == LogJSON { // as Docker has it: what is in others is nobody else's business
+		files, err := c.logFiles()
+		if err != nil {
+			return nil, err
+		}
+		report.LogPath = files.Path
 	}
 	if report.State.Health, err = c.Health(); err != nil {
 		return nil, err

@@ -1,80 +1,98 @@
 package engine
 
 import (
+	"cmp"
 	"fmt"
+	"path/filepath"
 	"strconv"
 	"strings"
 
-	"github.com/tarnfs/tarn/monitor"
+	"github.com/tarnfs/tarn/monitor/logfile"
 )
 
 // LogConfig says where a container's output goes, with Docker's names.
 type LogConfig struct {
-	Type   string            // LogJSON or LogNone
+	Type   string            // LogLocal, LogJSON or LogNone
 	Config map[string]string // "max-size" in bytes, with k, m or g; "max-file"
 }
 
 // Kinds of logs.
 const (
-	LogJSON = "json-file"
-	LogNone = "none" // nothing is kept
+	LogLocal = logfile.FormatLocal
+	LogJSON  = logfile.FormatJSON
+	LogNone  = "none" // nothing is kept
 )
 
-// ParseLogConfig reads what --log-driver and --log-opt take; "" is LogJSON.
+// minLocal is the least that a file of a local log can be limited to, in bytes: it has headers.
+const minLocal = 1 << 10
+
+// ParseLogConfig reads what --log-driver and --log-opt take; "" is LogLocal.
 func ParseLogConfig(driver string, options []string) (LogConfig, error) {
 	l := LogConfig{Type: driver, Config: make(map[string]string)}
 	switch driver {
 	case "":
-		l.Type = LogJSON
-	case LogJSON, LogNone:
+		l.Type = LogLocal
+	case LogLocal, LogJSON, LogNone:
 	default:
-		return l, fmt.Errorf("%w: log driver %q: use json-file or none", ErrOption, driver)
+		return l, fmt.Errorf("%w: log driver %q: use local, json-file or none", ErrOption, driver)
 	}
 	for _, option := range options {
 		key, value, found := strings.Cut(option, "=")
 		if !found || l.Type == LogNone {
-			return l, fmt.Errorf("%w: log option %q: use max-size=SIZE and max-file=NUMBER, with json-file", ErrOption, option)
+			return l, fmt.Errorf("%w: log option %q: use max-size=SIZE and max-file=NUMBER, with local or json-file", ErrOption, option)
 		}
 		l.Config[key] = value
 	}
-	return l, l.fill(&monitor.Config{}, "")
+	_, err := l.files("")
+	return l, err
 }
 
-// fill says in a monitor's terms what is to be done; path is where the log is, if there is one.
-func (l *LogConfig) fill(cfg *monitor.Config, path string) (err error) {
-	if l.Type == LogNone {
-		return nil
-	}
-	cfg.Log, cfg.MaxFile = path, 1
+// files says how much of the log is kept, if it is at path.
+func (l *LogConfig) files(path string) (f logfile.Files, err error) {
+	f = logfile.Files{Path: path, MaxFile: 1}
 	for key, value := range l.Config {
 		switch key {
 		case "max-size":
-			cfg.MaxSize, err = parseSize(value)
+			if f.MaxSize, err = parseSize(value); err == nil && f.MaxSize < minLocal && l.Type == LogLocal {
+				err = fmt.Errorf("it is less than %d bytes", minLocal)
+			}
 		case "max-file":
-			if cfg.MaxFile, err = strconv.Atoi(value); err == nil && cfg.MaxFile < 1 {
+			if f.MaxFile, err = strconv.Atoi(value); err == nil && f.MaxFile < 1 {
 				err = strconv.ErrRange
 			}
 		default:
-			return fmt.Errorf("%w: log option %q: use max-size and max-file", ErrOption, key)
+			return f, fmt.Errorf("%w: log option %q: use max-size and max-file", ErrOption, key)
 		}
 		if err != nil {
-			return fmt.Errorf("%w: log option %s=%s: %w", ErrOption, key, value, err)
+			return f, fmt.Errorf("%w: log option %s=%s: %w", ErrOption, key, value, err)
 		}
 	}
-	if cfg.MaxFile > 1 && cfg.MaxSize == 0 {
-		return fmt.Errorf("%w: log option max-file: it needs max-size", ErrOption)
+	if f.MaxFile > 1 && f.MaxSize == 0 {
+		return f, fmt.Errorf("%w: log option max-file: it needs max-size", ErrOption)
 	}
-	return nil
+	return f, nil
+}
+
+// logFormat is how the container's log is written, or LogNone.
+func (c *Container) logFormat() string { return cmp.Or(c.Settings.Host.LogConfig.Type, LogJSON) }
+
+// logFiles says where the container's log is, if it keeps one. One of Docker's format has Docker's name.
+func (c *Container) logFiles() (logfile.Files, error) {
+	name := "container.log"
+	if c.logFormat() == LogJSON {
+		name = c.ID + "-json.log"
+	}
+	return c.Settings.Host.LogConfig.files(filepath.Join(c.Dir(), name))
 }
 
 // openLog opens the log of a container that this process runs; nil if it keeps none. One that is removed at its end
 // keeps none: nobody could read it but while it runs.
-func (c *Container) openLog() (*monitor.Log, error) {
-	cfg := &monitor.Config{}
-	if err := c.Settings.Host.LogConfig.fill(cfg, c.logPath()); err != nil || cfg.Log == "" || c.Settings.Host.AutoRemove {
+func (c *Container) openLog() (logfile.Writer, error) {
+	files, err := c.logFiles()
+	if err != nil || c.logFormat() == LogNone || c.Settings.Host.AutoRemove {
 		return nil, err
 	}
-	return monitor.OpenLog(cfg.Log, cfg.MaxSize, cfg.MaxFile)
+	return logfile.Create(c.logFormat(), files)
 }
 
 // parseSize reads a number of bytes, with k, m or g for powers of 1024, as Docker does.

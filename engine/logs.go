@@ -1,10 +1,7 @@
 package engine
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,31 +12,26 @@ import (
 	"time"
 
 	"github.com/tarnfs/tarn/internal/sys"
-	"github.com/tarnfs/tarn/monitor"
+	"github.com/tarnfs/tarn/monitor/logfile"
 )
 
 // LogOptions selects what of a container's output is given.
 type LogOptions struct {
 	Follow       bool      // wait for more, until the container ends
 	Since, Until time.Time // zero: no bound
-	Tail         int       // so many entries at the end; negative for all
+	Tail         int       // so many lines at the end; negative for all
 }
 
-// LogEntry is a line that a container has written, or a piece of a long one: only the last ends with a
-// newline.
-type LogEntry struct {
-	Log    string    `json:"log"`
-	Stream string    `json:"stream"` // "stdout" or "stderr"
-	Time   time.Time `json:"time"`
-}
+// LogLine is a line that a container has written, or a piece of a long one.
+type LogLine = logfile.Line
 
 // Logs gives what a container has written, in its order, to do.
-func (e *Engine) Logs(ctx context.Context, key string, opts LogOptions, do func(*LogEntry) error) error {
+func (e *Engine) Logs(ctx context.Context, key string, opts LogOptions, do func(*LogLine) error) error {
 	c, err := e.container(ctx, key)
 	if err != nil {
 		return err
 	}
-	if c.Settings.Host.LogConfig.Type == LogNone {
+	if c.logFormat() == LogNone {
 		return fmt.Errorf("logs of container %s: it keeps none (--log-driver none)", c.Name)
 	}
 	if c.Running() && c.Settings.Host.AutoRemove {
@@ -52,130 +44,139 @@ func (e *Engine) Logs(ctx context.Context, key string, opts LogOptions, do func(
 		return err
 	}
 	defer l.close()
-	if opts.Tail >= 0 {
-		if err := l.skipTo(opts.Tail); err != nil {
-			return err
-		}
+	if err := l.begin(opts); err != nil {
+		return fmt.Errorf("logs of container %s: %w", c.Name, err)
 	}
-	for {
+	give := func(line *LogLine) error {
+		if !opts.Until.IsZero() && line.Time.After(opts.Until) || line.Time.Before(opts.Since) {
+			return nil
+		}
+		return do(line)
+	}
+	for more := true; more; {
 		line, err := l.next()
 		if err == nil {
-			err = giveEntry(line, opts, do)
+			err = give(line)
+		} else if errors.Is(err, io.EOF) {
+			more, err = opts.Follow, nil
+			if more {
+				more, err = l.await(ctx)
+			}
 		}
-		switch {
-		case err == nil:
-		case !errors.Is(err, io.EOF):
+		if err != nil {
 			return err
-		default:
-			more := false
-			if opts.Follow {
-				if more, err = l.await(ctx); err != nil && ctx.Err() == nil {
-					return err
-				}
-			}
-			if !more {
-				return nil
-			}
 		}
 	}
-}
-
-// giveEntry gives an entry that is selected. After opts.Until there is none.
-func giveEntry(line []byte, opts LogOptions, do func(*LogEntry) error) error {
-	var entry LogEntry
-	if err := json.Unmarshal(line, &entry); err != nil {
-		return nil //nolint:nilerr // a line that a full disk has cut short
+	for line := l.reader.Rest(); line != nil && ctx.Err() == nil; line = l.reader.Rest() {
+		if err := give(line); err != nil {
+			return err
+		}
 	}
-	if !opts.Until.IsZero() && entry.Time.After(opts.Until) || entry.Time.Before(opts.Since) {
-		return nil
-	}
-	return do(&entry)
+	return l.damaged
 }
 
 // logReader reads the files of a container's log, from the oldest on.
 type logReader struct {
-	c     *Container
-	path  string
-	files []*os.File // to be read, the oldest first; the last is the newest, as far as is known
-	r     *bufio.Reader
-	line  []byte // a line that is not whole yet
-	watch *sys.Watch
-	ended bool // the container has, before the last look
+	c       *Container
+	where   logfile.Files
+	files   []*os.File // to be read, the oldest first; the last is the newest, as far as is known
+	reader  logfile.Reader
+	watch   *sys.Watch
+	ended   bool  // the container has, before the last look
+	damaged error // of a file that could not be read
 }
 
 func openLogs(c *Container) (*logReader, error) {
-	watch, err := sys.WatchDir(c.Dir())
+	where, err := c.logFiles()
 	if err != nil {
 		return nil, err
 	}
-	l := &logReader{c: c, path: c.logPath(), watch: watch}
-	if err := l.open(); err != nil {
+	l := &logReader{c: c, where: where}
+	if l.reader, err = logfile.NewReader(c.logFormat()); err != nil {
+		return nil, err
+	}
+	if l.watch, err = sys.WatchDir(c.Dir()); err != nil {
+		return nil, err
+	}
+	if l.files, err = l.newer(nil); err != nil {
 		l.close()
 		return nil, err
 	}
 	return l, nil
 }
 
-// open opens all files. Should they be rotated meanwhile, the newest is missing, and found later.
-func (l *logReader) open() error {
-	for n := 0; ; n++ {
-		f, err := os.Open(monitor.RotatedLog(l.path, n))
-		if errors.Is(err, fs.ErrNotExist) && n > 0 {
-			break
-		}
+// newer opens the files that are newer than one, or all that there are, the oldest first. Should they be rotated
+// meanwhile, the newest is missing, and found later.
+func (l *logReader) newer(than *os.File) (files []*os.File, err error) {
+	for n := range l.where.MaxFile {
+		f, err := os.Open(logfile.Name(l.where.Path, n))
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // nothing was written yet, or it is being rotated
+			continue // nothing was written yet, it is being rotated, or who did that was killed
 		}
 		if err != nil {
-			return err
+			return files, err
 		}
-		if len(l.files) > 0 && sameFile(f, l.files[len(l.files)-1]) {
+		if than != nil && sameFile(f, than) {
+			_ = f.Close()
+			break
+		}
+		if len(files) > 0 && sameFile(f, files[len(files)-1]) { // renamed meanwhile
 			_ = f.Close()
 			continue
 		}
-		l.files = append(l.files, f)
+		files = append(files, f)
 	}
-	slices.Reverse(l.files)
-	if len(l.files) > 0 {
-		l.r = bufio.NewReaderSize(l.files[0], 64<<10)
+	slices.Reverse(files)
+	return files, nil
+}
+
+// begin opens the first file that is to be read.
+func (l *logReader) begin(opts LogOptions) error {
+	if len(l.files) == 0 {
+		return nil
 	}
-	return nil
+	if opts.Tail < 0 {
+		l.reader.Open(l.files[0])
+		return nil
+	}
+	first, err := l.reader.Tail(l.files, opts.Tail, !opts.Follow)
+	for range first {
+		l.forget()
+	}
+	return err
 }
 
 func (l *logReader) close() {
 	l.watch.Close()
-	for _, f := range l.files {
-		_ = f.Close()
+	for len(l.files) > 0 {
+		l.forget()
 	}
+}
+
+// forget closes the oldest file.
+func (l *logReader) forget() {
+	_ = l.files[0].Close()
+	l.files = l.files[1:]
 }
 
 // next gives the next line, valid until the one after, or [io.EOF] if there is none now.
-func (l *logReader) next() ([]byte, error) {
-	for l.r != nil {
-		part, err := l.r.ReadSlice('\n')
-		l.line = append(l.line, part...)
-		switch {
-		case err == nil:
-			line := l.line
-			l.line = l.line[:0]
-			return line, nil
-		case errors.Is(err, bufio.ErrBufferFull):
-		case !errors.Is(err, io.EOF):
-			return nil, err
-		case len(l.files) > 1:
-			l.advance()
-		default:
-			return nil, io.EOF
+func (l *logReader) next() (*LogLine, error) {
+	for len(l.files) > 0 {
+		line, err := l.reader.Next()
+		if errors.Is(err, logfile.ErrFormat) {
+			l.damaged = fmt.Errorf("logs of container %s: %s: %w", l.c.Name, filepath.Base(l.files[0].Name()), err)
+			err = io.EOF
 		}
+		if !errors.Is(err, io.EOF) {
+			return line, err
+		}
+		if len(l.files) == 1 {
+			break
+		}
+		l.forget()
+		l.reader.Open(l.files[0])
 	}
 	return nil, io.EOF
-}
-
-// advance goes on with the next file.
-func (l *logReader) advance() {
-	_ = l.files[0].Close()
-	l.files, l.line = l.files[1:], l.line[:0]
-	l.r.Reset(l.files[0])
 }
 
 // await waits until there may be more, and tells whether there can be.
@@ -183,17 +184,9 @@ func (l *logReader) await(ctx context.Context) (bool, error) {
 	if l.ended {
 		return false, nil
 	}
-	if len(l.files) > 0 {
-		// What was at this place when the newest file was read to its end: then a new one follows.
-		is, err := isAt(l.files[len(l.files)-1], l.path)
-		if err != nil {
-			return false, err
-		}
-		if !is {
-			return true, l.openNewer()
-		}
-	} else if _, err := os.Stat(l.path); err == nil {
-		return true, l.openNewer()
+	came, err := l.openNewer()
+	if came || err != nil {
+		return true, err
 	}
 	now := l.c.refreshed()
 	if !now.Running() && now.State.Status != StatusRestarting || now.gone() {
@@ -201,98 +194,32 @@ func (l *logReader) await(ctx context.Context) (bool, error) {
 		return true, nil
 	}
 	// A monitor that was killed writes nothing that wakes us.
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	bounded, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	err := l.watch.Wait(ctx)
+	err = l.watch.Wait(bounded)
+	if ctx.Err() != nil {
+		return false, nil
+	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		return true, nil
+		err = nil
 	}
-	return err == nil, err
+	return true, err
 }
 
-// openNewer opens the files that have come since the last look: those before the one that was the newest.
-func (l *logReader) openNewer() error {
-	var newer []*os.File
-	for n := 0; ; n++ {
-		f, err := os.Open(monitor.RotatedLog(l.path, n))
-		if errors.Is(err, fs.ErrNotExist) && n == 0 {
-			continue
+// openNewer opens the files that have come since the last look, if there are some.
+func (l *logReader) openNewer() (bool, error) {
+	var newest *os.File
+	if len(l.files) > 0 {
+		newest = l.files[len(l.files)-1]
+		// What was at this place when the newest file was read to its end: then a new one follows.
+		if is, err := isAt(newest, l.where.Path); is || err != nil {
+			return false, err
 		}
-		if errors.Is(err, fs.ErrNotExist) {
-			break // the one that was the newest is gone already
-		}
-		if err != nil {
-			return err
-		}
-		if len(l.files) > 0 && sameFile(f, l.files[len(l.files)-1]) {
-			_ = f.Close()
-			break
-		}
-		newer = append(newer, f)
 	}
-	slices.Reverse(newer)
-	l.files = append(l.files, newer...)
-	if l.r == nil && len(l.files) > 0 {
-		l.r = bufio.NewReaderSize(l.files[0], 64<<10)
+	files, err := l.newer(newest)
+	if newest == nil && len(files) > 0 {
+		l.reader.Open(files[0])
 	}
-	return nil
-}
-
-// tailBlock is how much is read at once from the end of a log.
-const tailBlock = 64 << 10
-
-// skipTo leaves out all but the last n lines.
-func (l *logReader) skipTo(n int) error {
-	for i := len(l.files) - 1; i >= 0; i-- {
-		offset, left, err := lastLines(l.files[i], n)
-		if err != nil {
-			return err
-		}
-		if n = left; n > 0 && i > 0 {
-			continue
-		}
-		if _, err := l.files[i].Seek(offset, io.SeekStart); err != nil {
-			return err
-		}
-		for ; i > 0; i-- {
-			_ = l.files[0].Close()
-			l.files = l.files[1:]
-		}
-		l.r.Reset(l.files[0])
-		return nil
-	}
-	return nil
-}
-
-// lastLines finds where the last n lines of a file begin; left is how many are missing.
-func lastLines(f *os.File, n int) (offset int64, left int, err error) {
-	info, err := f.Stat()
-	if err != nil {
-		return 0, 0, err
-	}
-	if n == 0 {
-		return info.Size(), 0, nil
-	}
-	buf := make([]byte, tailBlock)
-	for end := info.Size(); end > 0; {
-		start := max(0, end-tailBlock)
-		block := buf[:end-start]
-		if _, err := f.ReadAt(block, start); err != nil {
-			return 0, 0, fmt.Errorf("%s: %w", filepath.Base(f.Name()), err)
-		}
-		for i := bytes.LastIndexByte(block, '\n'); i >= 0; i = bytes.LastIndexByte(block[:i], '\n') {
-			at := start + int64(i) + 1
-			if at == info.Size() {
-				continue // the end of the last line
-			}
-			if n--; n == 0 {
-				return at, 0, nil
-			}
-		}
-		end = start
-	}
-	if info.Size() > 0 {
-		n--
-	}
-	return 0, n, nil
+	l.files = append(l.files, files...)
+	return len(files) > 0, err
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/tarnfs/tarn/container"
 	"github.com/tarnfs/tarn/internal/relay"
 	"github.com/tarnfs/tarn/internal/sys"
-	"github.com/tarnfs/tarn/monitor"
+	"github.com/tarnfs/tarn/monitor/logfile"
 )
 
 // attachment connects a container's standard files, or its terminal, and its signals with ours.
@@ -24,7 +24,7 @@ type attachment struct {
 	interactive           bool     // the container gets Stdin
 	terminal              bool     // the container has a terminal of its own
 
-	log     *monitor.Log   // of what the container writes, nil for none
+	log     logfile.Writer // of what the container writes, nil for none
 	files   []*os.File     // of the container's, to be closed when it has them
 	inputs  []func()       // copies to the container: nobody waits for them
 	outputs []func()       // copies from the container: waited for, so that nothing is lost
@@ -56,14 +56,14 @@ func (a *attachment) prepare(spec *specs.Spec, cfg *container.Config) (err error
 			return err
 		}
 	}
-	if cfg.Stdout, err = a.output(a.Stdout, "stdout"); err != nil {
+	if cfg.Stdout, err = a.output(a.Stdout, logfile.Stdout); err != nil {
 		return err
 	}
 	if sameFile(a.Stdout, a.Stderr) {
 		cfg.Stderr = cfg.Stdout // what is written to both keeps its order
 		return nil
 	}
-	cfg.Stderr, err = a.output(a.Stderr, "stderr")
+	cfg.Stderr, err = a.output(a.Stderr, logfile.Stderr)
 	return err
 }
 
@@ -102,7 +102,7 @@ func (a *attachment) input(f *os.File) (*os.File, error) {
 
 // output gives where the container writes: f itself, or a pipe that is copied to it, and to the log if there is
 // one; nil for nowhere.
-func (a *attachment) output(f *os.File, stream string) (*os.File, error) {
+func (a *attachment) output(f *os.File, stream logfile.Stream) (*os.File, error) {
 	kind, err := sys.StreamOf(f)
 	if err != nil || kind == sys.StreamNull && a.log == nil {
 		return nil, err
@@ -128,12 +128,12 @@ func (a *attachment) output(f *os.File, stream string) (*os.File, error) {
 
 // logStream writes one stream to a log.
 type logStream struct {
-	log  *monitor.Log
-	name string
+	log    logfile.Writer
+	stream logfile.Stream
 }
 
 func (s logStream) Write(data []byte) (int, error) {
-	s.log.Write(s.name, data, time.Now())
+	s.log.Write(s.stream, data, time.Now())
 	return len(data), nil
 }
 

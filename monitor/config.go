@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/tarnfs/tarn/monitor/logfile"
 )
 
 // Config is what a monitor is to do. It is passed on as arguments of the program, see [Config.Args].
@@ -39,9 +41,8 @@ type Config struct {
 
 	StdinOnce bool // the input ends with the first who gave some
 
-	Log     string // file of the log; "" for none
-	MaxSize int64  // bytes after which it is rotated; 0 for never
-	MaxFile int    // how many there are then, at least 1
+	Log    logfile.Files // of the log; no path for none
+	Format string        // of the log, see [logfile.Create]
 
 	StopSignal int    // what the container gets in place of a SIGTERM to the monitor
 	Exit       string // file for the container's exit, see [WriteExit]
@@ -88,7 +89,7 @@ func (c *Config) fields() []field {
 		text("id", &c.ID), number("pid", &c.PID),
 		number("stdin", &c.Stdin), number("stdout", &c.Stdout), number("stderr", &c.Stderr), number("tty", &c.TTY),
 		number("socket", &c.Socket), number("client", &c.Client),
-		text("log", &c.Log), wide("max-size", &c.MaxSize), number("max-file", &c.MaxFile),
+		text("log", &c.Log.Path), wide("max-size", &c.Log.MaxSize), number("max-file", &c.Log.MaxFile), text("format", &c.Format),
 		number("stop-signal", &c.StopSignal), text("exit", &c.Exit),
 		{"stdin-once", func() string { return strconv.FormatBool(c.StdinOnce) }, func(text string) (err error) {
 			c.StdinOnce, err = strconv.ParseBool(text)

@@ -40,10 +40,14 @@ func WriteFrame(w io.Writer, kind Kind, content []byte) error {
 
 // Frame is one frame, with at most MaxFrame bytes of content.
 func Frame(kind Kind, content []byte) []byte {
-	var header [headerSize]byte
-	header[0] = byte(kind)
-	binary.BigEndian.PutUint32(header[1:], uint32(len(content)))
-	return append(header[:], content...)
+	return fillFrame(append(make([]byte, headerSize), content...), kind)
+}
+
+// fillFrame makes a frame of its content, before which there is room for the header.
+func fillFrame(frame []byte, kind Kind) []byte {
+	frame[0] = byte(kind)
+	binary.BigEndian.PutUint32(frame[1:], uint32(len(frame)-headerSize))
+	return frame
 }
 
 // FrameReader reads frames.

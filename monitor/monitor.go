@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/tarnfs/tarn/monitor/logfile"
 )
 
 // Main is the program: its arguments are "serve" and those of a [Config], or "init" and the program that
@@ -48,7 +50,7 @@ const lastWords = 5 * time.Second
 func Serve(ctx context.Context, cfg *Config) error {
 	m := &monitor{cfg: cfg}
 	asked := m.heed()
-	if err := m.openOutput(); err != nil {
+	if err := m.openLog(); err != nil {
 		return err
 	}
 	if err := m.holdNetworks(ctx); err != nil {
@@ -56,7 +58,9 @@ func Serve(ctx context.Context, cfg *Config) error {
 	}
 	m.openInput()
 	m.acceptEarly(ctx)
-	m.copyOutput()
+	if err := m.copyOutput(); err != nil {
+		return err
+	}
 	go m.accept(ctx)
 	if len(cfg.Health) > 0 {
 		go m.watchHealth()
@@ -73,12 +77,12 @@ func Serve(ctx context.Context, cfg *Config) error {
 
 // monitor is the state of one monitor.
 type monitor struct {
-	cfg     *Config
-	copies  sync.WaitGroup // of the container's output
-	sources []*os.File     // what is copied
+	cfg    *Config
+	copies sync.WaitGroup // of the container's output
+	ended  *os.File       // closed when the container has ended, if it has pipes
 
-	mu      sync.Mutex // all below
-	log     *Log       // nil for none
+	mu      sync.Mutex     // all below
+	log     logfile.Writer // nil for none
 	clients []*client
 	input   *os.File // what the container reads, or its terminal; nil when it has ended
 }
@@ -117,16 +121,6 @@ func (m *monitor) heed() *atomic.Bool {
 	return asked
 }
 
-// openOutput opens what the container writes, and the log.
-func (m *monitor) openOutput() (err error) {
-	if m.cfg.Log != "" {
-		if m.log, err = OpenLog(m.cfg.Log, m.cfg.MaxSize, m.cfg.MaxFile); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // openFile makes a file of a descriptor that was passed on; nil of none. Nobody else inherits it.
 func openFile(fd int, name string) *os.File {
 	if fd == 0 {
@@ -137,64 +131,12 @@ func openFile(fd int, name string) *os.File {
 	return os.NewFile(uintptr(fd), name)
 }
 
-// copyOutput begins to copy what the container writes.
-func (m *monitor) copyOutput() {
-	start := func(f *os.File, stream string, kind Kind) {
-		if f == nil {
-			return
-		}
-		m.sources = append(m.sources, f)
-		m.copies.Go(func() { m.copy(f, stream, kind) })
-	}
-	if m.cfg.TTY != 0 {
-		start(m.input, stdoutName, Stdout)
-		return
-	}
-	start(openFile(m.cfg.Stdout, stdoutName), stdoutName, Stdout)
-	start(openFile(m.cfg.Stderr, stderrName), stderrName, Stderr)
-}
-
-// readSize is how much is read at once: what a pipe holds at most, if it was not made larger.
-const readSize = 64 << 10
-
-func (m *monitor) copy(f *os.File, stream string, kind Kind) {
-	buf := make([]byte, readSize)
-	for {
-		n, err := f.Read(buf)
-		if n > 0 {
-			m.give(stream, kind, buf[:n])
-		}
-		if err != nil {
-			return // the end, EIO of a terminal, or the deadline of finish
-		}
-	}
-}
-
-// give takes output to the log, and to all who are attached: a slow one holds up the container, as a slow
-// terminal does.
-func (m *monitor) give(stream string, kind Kind, data []byte) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.log != nil {
-		m.log.Write(stream, data, time.Now())
-	}
-	for i := 0; i < len(m.clients); {
-		if err := WriteFrame(m.clients[i].conn, kind, data); err != nil {
-			m.drop(m.clients[i])
-			continue
-		}
-		i++
-	}
-}
-
 // finish takes what is left of the output, and says goodbye. Who still can write, a process outside of the
 // container's pid namespace, is not waited for.
 func (m *monitor) finish(status int) {
 	last := time.Now().Add(lastWords)
 	m.hurry(last)
-	for _, f := range m.sources {
-		_ = f.SetReadDeadline(time.Now().Add(lastWords / 5))
-	}
+	m.endOutput()
 	m.copies.Wait()
 	m.mu.Lock()
 	defer m.mu.Unlock()

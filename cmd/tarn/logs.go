@@ -63,18 +63,15 @@ A container that was run in the foreground with --rm has no log. Times are as
 	return cmd
 }
 
-// logPrinter prints entries, many at once if nobody waits for each.
+// logPrinter prints lines, many at once if nobody waits for each.
 type logPrinter struct {
 	out            [2]*bufio.Writer // for output and errors
 	last           int              // which of them came last
 	follow, stamps bool
 }
 
-func (p *logPrinter) print(entry *engine.LogEntry) error {
-	stream := 0
-	if entry.Stream == "stderr" {
-		stream = 1
-	}
+func (p *logPrinter) print(line *engine.LogLine) error {
+	stream := int(line.Stream - 1)
 	if stream != p.last { // both may be one terminal
 		if err := p.out[p.last].Flush(); err != nil {
 			return err
@@ -82,10 +79,10 @@ func (p *logPrinter) print(entry *engine.LogEntry) error {
 		p.last = stream
 	}
 	out := p.out[stream]
-	if p.stamps {
-		_, _ = out.WriteString(entry.Time.UTC().Format(stampFormat) + " ") // its error stays, and comes out of Flush
+	if p.stamps && !line.Continues {
+		_, _ = out.WriteString(line.Time.UTC().Format(stampFormat) + " ") // its error stays, and comes out of Flush
 	}
-	_, err := out.WriteString(entry.Log)
+	_, err := out.Write(line.Text)
 	if err == nil && p.follow {
 		err = out.Flush()
 	}

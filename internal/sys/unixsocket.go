@@ -76,9 +76,6 @@ func KeepOnExec(f *os.File) (int, error) {
 // that it was started with. Files that are passed on on purpose are not affected.
 func HideFiles() { _ = unix.CloseRange(3, ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC) } // Linux 5.11: before it, they are the caller's mistake
 
-// GrowPipe has a pipe hold so many bytes, if that is allowed (F_SETPIPE_SZ, fcntl(2)).
-func GrowPipe(f *os.File, size int) { _, _ = unix.FcntlInt(f.Fd(), unix.F_SETPIPE_SZ, size) }
-
 // SendFiles writes data to a Unix stream socket in one piece, and passes files on with it (SCM_RIGHTS, unix(7)).
 func SendFiles(socket *os.File, data []byte, files ...*os.File) error {
 	var fds []int

@@ -1,4 +1,4 @@
-package monitor
+package logfile
 
 import (
 	"encoding/binary"
