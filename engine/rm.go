@@ -114,7 +114,7 @@ func (e *Engine) makeRemovable(ctx context.Context, c *Container, opts RemoveOpt
 		if !opts.Force {
 			return fmt.Errorf("%w: stop it first, or use -f", ErrRunning)
 		}
-		if err := c.kill(ctx); err != nil {
+		if err := errors.Join(c.kill(ctx), e.networks.AwaitEnd(ctx, c.ID)); err != nil {
 			return err
 		}
 	}

@@ -1,11 +1,17 @@
 package network
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"time"
+
+	"github.com/tarnfs/tarn/internal/sys"
 )
 
 // Kept are the files of an [Attachment] that another program can keep in this process's place: what the
@@ -61,6 +67,28 @@ func (a *Attachment) Files() (k Kept, err error) {
 	}
 	k.Run = a.networks.run
 	return k, err
+}
+
+// endTime bounds how long a keeper may take to end when its container has ended.
+const endTime = 5 * time.Second
+
+// AwaitEnd waits until the keeper of a container that has ended is gone, so that Release finds nobody. One that takes
+// too long is left to whoever finds it dead.
+func (ns *Networks) AwaitEnd(ctx context.Context, container string) error {
+	f, err := os.Open(filepath.Join(ns.keepers(), container))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, endTime)
+	defer cancel()
+	err = sys.Flock(ctx, f, false)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil
+	}
+	return errors.Join(err, f.Close())
 }
 
 // Release takes away what a container has whose keeper is gone.
