@@ -20,7 +20,11 @@ func (p *Process) Become(f func() error) error {
 	}
 	failed := make(chan error)
 	p.heir <- func() {
-		err := leaveNamespaces()
+		sys.Umask(0o022)
+		var err error
+		if p.birth == nil {
+			err = leaveNamespaces()
+		}
 		if err == nil {
 			err = f()
 		}
@@ -33,7 +37,7 @@ func (p *Process) Become(f func() error) error {
 func (p *Process) awaitHeir() {
 	select {
 	case become := <-p.heir:
-		become()
+		p.birth.do(become)
 	case <-p.waited:
 	}
 }
@@ -45,7 +49,6 @@ func leaveNamespaces() error {
 		return err
 	}
 	defer first.Close()
-	sys.Umask(0o022)
 	err = sys.JoinNamespaces(first, sys.NewMount|sys.NewNet|sys.NewUTS|sys.NewIPC|sys.NewCgroup|sys.NewPID)
 	if errors.Is(err, sys.ErrnoPermission) && sys.InUserNamespace() {
 		// Only the machine's root may go back to the machine's own. What stays needs none of those but mounts.

@@ -21,6 +21,11 @@ const defaultMaxFiles = 1024
 // none soon, and entering namespaces.
 func (m *maker) writeBeginning(p *sys.Program) error {
 	p.NotDumpable()
+	if m.birth != nil {
+		if err := m.writeEnter(p); err != nil {
+			return err
+		}
+	}
 	if m.namespaces.user != nil {
 		// In its user namespace it has no right to these any more.
 		if err := m.writeHost(p); err != nil {

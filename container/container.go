@@ -99,6 +99,7 @@ type Process struct {
 	pidfd    *os.File // nil when it has ended; under mu
 	outlives bool
 	heir     chan func()   // nil without Config.Heir
+	birth    birthplace    // where the process was made
 	waited   chan struct{} // closed when somebody waits
 	waiting  sync.Once
 	terminal *os.File
@@ -123,9 +124,21 @@ func New(spec *specs.Spec) *Container {
 // Reserve readies a thread for a container whose specification is not known yet, which is to be given to
 // Make. A thread takes its time to be there.
 func Reserve() *Container {
-	c := &Container{orders: make(chan func(*maker), 4), gone: make(chan struct{})} // nobody waits to order
+	c := &Container{orders: make(chan func(*maker), 5), gone: make(chan struct{})} // nobody waits to order
 	sys.OnOwnThread(c.live)
 	return c
+}
+
+// Beside has f executed on the thread that will be the parent of the container's process, before it is in any of the
+// container's namespaces: a process that f makes, and that is to die with its parent, lives as long as the container's
+// would, see [Process.Become]. It is called before Make, and waits for f.
+func (c *Container) Beside(f func()) {
+	done := make(chan struct{})
+	c.orders <- func(m *maker) {
+		m.birth.do(f)
+		close(done)
+	}
+	<-done
 }
 
 // Make is what [New] does, with a thread that was reserved.

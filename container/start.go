@@ -77,6 +77,7 @@ type maker struct {
 	// filterFlags are seccomp(2)'s for Config.Seccomp.
 	filterFlags uint
 	nested      bool       // this program is root of a user namespace alone
+	birth       birthplace // nil for the thread that makes the container
 	files       []*os.File // to be closed when the process runs
 }
 
@@ -91,7 +92,9 @@ func (m *maker) look() (err error) {
 	if err := sys.HideProcess(); err != nil {
 		return err
 	}
-	m.nested = sys.InUserNamespace()
+	if m.nested = sys.InUserNamespace(); m.nested {
+		m.birth = newBirthplace()
+	}
 	m.host, err = findHierarchies()
 	return err
 }
@@ -154,6 +157,9 @@ func (m *maker) giveBack() error {
 // release takes away what the process needed.
 func (m *maker) release() error {
 	defer m.host.close()
+	if m.birth != nil {
+		defer close(m.birth)
+	}
 	if m.child != nil {
 		m.child.Close()
 		m.todo.Close()
@@ -247,7 +253,15 @@ func (m *maker) begin(first func(*sys.Program)) (err error) {
 		into = m.cgroup.fd
 	}
 	share := m.namespaces.user == nil && m.namespaces.time == nil
-	if m.child, err = sys.Begin(m.namespaces.forkFlags(), into, m.todo, share); err != nil {
+	m.birth.do(func() {
+		if m.birth != nil {
+			err = m.namespaces.enterPID()
+		}
+		if err == nil {
+			m.child, err = sys.Begin(m.namespaces.forkFlags(), into, m.todo, share)
+		}
+	})
+	if err != nil {
 		m.todo.Close()
 		return err
 	}
@@ -297,7 +311,7 @@ func (m *maker) start(ctx context.Context, cfg Config, binds sources) (*Process,
 
 func (m *maker) process(child *sys.Child) *Process {
 	p := &Process{
-		pid: child.Pid, pidfd: child.PidFD, outlives: m.cfg.Outlives || m.cfg.Heir, terminal: m.terminal,
+		pid: child.Pid, pidfd: child.PidFD, outlives: m.cfg.Outlives || m.cfg.Heir, terminal: m.terminal, birth: m.birth,
 		done: make(chan struct{}), waited: make(chan struct{}),
 	}
 	if m.cfg.Heir {

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/tarnfs/tarn/network"
+	"github.com/tarnfs/tarn/network/pasta"
 )
 
 // hostGateway stands for the host's address in the container's network.
@@ -108,6 +109,9 @@ func hostsFile(settings *ContainerSettings, places []network.Endpoint, gateway n
 		}
 		b.WriteString(address + "\t" + name + "\n")
 	}
+	if isPasta(settings.Host.NetworkMode) && gateway.IsValid() {
+		b.WriteString(gateway.String() + "\thost.containers.internal host.docker.internal\n") // as with podman
+	}
 	switch {
 	case len(places) > 0:
 		for _, p := range places {
@@ -129,6 +133,21 @@ type resolver struct {
 	file     network.Resolv
 	own      bool
 	upstream []netip.AddrPort
+}
+
+// newPastaResolver: pasta leads to the first of the host's name servers, also to one that the host alone can reach. After
+// it come the others, without those.
+func newPastaResolver(settings *ContainerSettings, options pasta.Options) resolver {
+	r := newResolver(settings, false, false)
+	if len(settings.Host.DNS) > 0 {
+		return r
+	}
+	forwarded := slices.ContainsFunc(r.file.Servers, netip.Addr.Is4)
+	r.file.Servers = slices.DeleteFunc(r.file.Servers, func(a netip.Addr) bool { return a.Unmap().IsLoopback() || a.Zone() != "" })
+	if server, ok := options.NameServer(); ok && forwarded {
+		r.file.Servers = slices.Insert(r.file.Servers, 0, server)
+	}
+	return r
 }
 
 // newResolver: our own name server is needed in networks with names, and where the host's can be

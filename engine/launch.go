@@ -10,6 +10,7 @@ import (
 
 	"github.com/tarnfs/tarn/container"
 	"github.com/tarnfs/tarn/network"
+	"github.com/tarnfs/tarn/network/pasta"
 	"github.com/tarnfs/tarn/store"
 )
 
@@ -22,7 +23,8 @@ type launch struct {
 
 	networks *network.Networks
 	resolver resolver
-	wiring   *wiring // nil if it is in no network
+	wiring   *wiring      // nil if it is in no network
+	beside   *pasta.Child // that is to connect it; nil if none is
 	around   *surroundings
 }
 
@@ -47,12 +49,24 @@ func (e *Engine) newLaunch(ctx context.Context, reserved *Reservation, id, hostn
 		return nil, err
 	}
 	l.around.addTo(l.spec)
+	if isPasta(host.NetworkMode) {
+		l.made.Beside(func() { l.beside, err = pasta.Begin() })
+		if err != nil {
+			l.close()
+			return nil, err
+		}
+	}
 	l.made.Make(l.spec)
 	return l, nil
 }
 
 // close lets go of what only the start needed.
-func (l *launch) close() { l.around.close() }
+func (l *launch) close() {
+	l.around.close()
+	if l.wiring == nil {
+		l.beside.Discard()
+	}
+}
 
 // complete goes on when all is known of the container; its record may not be there yet. dir is its
 // directory.

@@ -11,11 +11,12 @@ import (
 
 	"github.com/tarnfs/tarn/internal/sys"
 	"github.com/tarnfs/tarn/network"
+	"github.com/tarnfs/tarn/network/pasta"
 )
 
 // NetworkOptions says what a container has of networks, as Docker's flags do.
 type NetworkOptions struct {
-	Networks   []string // NetworkNone, NetworkHost, "container:NAME", or networks: NAME, or NAME,KEY=VALUE…; none is the default network
+	Networks   []string // NetworkNone, NetworkHost, NetworkPasta[:OPTION,…], "container:NAME", or networks: NAME, or NAME,KEY=VALUE…; none is the default network
 	Publish    []string // [IP:][HOSTPORT:]PORT[/PROTOCOL]
 	PublishAll bool     // what the image and Expose say
 	Expose     []string // PORT[/PROTOCOL]
@@ -47,10 +48,13 @@ type PortBinding struct {
 func (e *Engine) networkSettings(ctx context.Context, opts *NetworkOptions, host *HostConfig) ([]NetworkSetting, error) {
 	names := opts.Networks
 	if len(names) == 0 && sys.InUserNamespace() {
-		names = []string{NetworkNone} // bridges are root's
+		names = []string{NetworkPasta}
 	}
 	mode, list, err := parseNetworks(names)
 	if err != nil {
+		return nil, err
+	}
+	if err := ableTo(mode); err != nil {
 		return nil, err
 	}
 	host.NetworkMode = mode
@@ -79,6 +83,33 @@ func (e *Engine) networkSettings(ctx context.Context, opts *NetworkOptions, host
 		list[i].Name, list[i].ID = n.Name, n.ID
 	}
 	return list, addToFirst(list, opts)
+}
+
+// ableTo says what is missing for a kind of network.
+func ableTo(mode string) error {
+	if _, ok := pastaOptions(mode); ok {
+		_, err := pasta.Find()
+		return err
+	}
+	if isNetwork(mode) && sys.InUserNamespace() {
+		return fmt.Errorf("%w: network %s: %w", ErrOption, mode, errBridgesAreRoots)
+	}
+	return nil
+}
+
+// errBridgesAreRoots says why a user without root cannot have what takes rights in the host's network namespace.
+var errBridgesAreRoots = errors.New("networks of bridges are for root: without, use --network pasta, none, host or container:NAME")
+
+// pastaOptions gives what a network mode says for pasta, if it is that.
+func pastaOptions(mode string) (pasta.Options, bool) {
+	name, options, _ := strings.Cut(mode, ":")
+	return pasta.Parse(options), name == NetworkPasta
+}
+
+// isPasta tells whether a network mode is pasta's.
+func isPasta(mode string) bool {
+	_, ok := pastaOptions(mode)
+	return ok
 }
 
 // parseNetworks reads the values of --network.
@@ -110,12 +141,12 @@ func parseNetworks(values []string) (mode string, list []NetworkSetting, err err
 
 // isNetwork tells whether a network mode is a network's name.
 func isNetwork(mode string) bool {
-	return mode != NetworkNone && mode != NetworkHost && !strings.HasPrefix(mode, networkContainer)
+	return mode != NetworkNone && mode != NetworkHost && !strings.HasPrefix(mode, networkContainer) && !isPasta(mode)
 }
 
 // parseNetwork reads NAME, or NAME and options after a comma, or as Docker has it, name=NAME and those.
 func parseNetwork(value string) (NetworkSetting, error) {
-	if strings.HasPrefix(value, networkContainer) {
+	if strings.HasPrefix(value, networkContainer) || isPasta(value) {
 		return NetworkSetting{Name: value}, nil
 	}
 	name, rest, _ := strings.Cut(value, ",")
@@ -169,9 +200,9 @@ func checkForMode(mode string, opts *NetworkOptions) error {
 	if isNetwork(mode) {
 		return nil
 	}
-	joins := strings.HasPrefix(mode, networkContainer)
+	joins, ports := strings.HasPrefix(mode, networkContainer), isPasta(mode)
 	for flag, given := range map[string]bool{
-		"--publish": len(opts.Publish) > 0, "--publish-all": opts.PublishAll, "--ip": opts.IP != "", "--ip6": opts.IP6 != "",
+		"--publish": !ports && len(opts.Publish) > 0, "--publish-all": !ports && opts.PublishAll, "--ip": opts.IP != "", "--ip6": opts.IP6 != "",
 		"--mac-address": opts.MAC != "", "--network-alias": len(opts.Aliases) > 0,
 		"--dns": joins && len(opts.DNS)+len(opts.DNSSearch)+len(opts.DNSOptions) > 0, "--add-host": joins && len(opts.AddHosts) > 0,
 	} {

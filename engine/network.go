@@ -21,6 +21,9 @@ import (
 const (
 	NetworkNone = "none" // its own, with nothing but the loopback interface
 	NetworkHost = "host" // the host's
+	// NetworkPasta is what the host has, by pasta(1): also for users without root, who have no other by default. Options for
+	// pasta may follow, "pasta:-t,auto".
+	NetworkPasta = network.Pasta
 
 	networkContainer = "container:" // and a container: that one's
 )

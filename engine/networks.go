@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tarnfs/tarn/internal/sys"
 	"github.com/tarnfs/tarn/network"
 )
 
@@ -28,6 +29,9 @@ type NetworkCreateOptions struct {
 
 // CreateNetwork makes a network, and gives its ID.
 func (e *Engine) CreateNetwork(ctx context.Context, opts NetworkCreateOptions) (string, error) {
+	if sys.InUserNamespace() {
+		return "", fmt.Errorf("create network %s: %w", opts.Name, errBridgesAreRoots)
+	}
 	ask := network.CreateOptions{Name: opts.Name, Driver: opts.Driver, IPv6: opts.IPv6, Internal: opts.Internal}
 	var err error
 	if ask.Subnets, err = subnetsAsked(&opts); err != nil {

@@ -62,8 +62,10 @@ func (e *Engine) networkReport(ctx context.Context, c *Container) (NetworkSettin
 			r.Ports[key] = append(r.Ports[key], PortBinding{HostIP: port.HostIP.String(), HostPort: fmt.Sprint(port.HostPort)})
 		}
 	}
-	if !isNetwork(c.Settings.Host.NetworkMode) {
-		r.Networks[c.Settings.Host.NetworkMode] = EndpointReport{}
+	if mode := c.Settings.Host.NetworkMode; isPasta(mode) {
+		r.Networks[NetworkPasta], err = e.besideReport(c.ID)
+	} else if !isNetwork(mode) {
+		r.Networks[mode] = EndpointReport{}
 	}
 	for _, s := range c.Settings.Networks {
 		report := EndpointReport{NetworkID: s.ID, Aliases: s.Aliases, MacAddress: s.MAC}
@@ -76,6 +78,27 @@ func (e *Engine) networkReport(ctx context.Context, c *Container) (NetworkSettin
 			r.GlobalIPv6Address, r.GlobalIPv6PrefixLen, r.IPv6Gateway = report.GlobalIPv6Address, report.GlobalIPv6PrefixLen, report.IPv6Gateway
 		}
 		r.Networks[s.Name] = report
+	}
+	return r, err
+}
+
+// besideReport describes what a container has by pasta.
+func (e *Engine) besideReport(id string) (r EndpointReport, err error) {
+	b, err := e.networks.BesideOf(id)
+	if b == nil || err != nil {
+		return r, err
+	}
+	r.EndpointID, r.MacAddress = b.Endpoint.ID(), b.Endpoint.MAC
+	for _, s := range b.Subnets {
+		gateway := ""
+		if s.Gateway.IsValid() {
+			gateway = s.Gateway.String()
+		}
+		if s.Subnet.Addr().Is4() {
+			r.IPAddress, r.IPPrefixLen, r.Gateway = b.Endpoint.IPv4.String(), s.Subnet.Bits(), gateway
+		} else {
+			r.GlobalIPv6Address, r.GlobalIPv6PrefixLen, r.IPv6Gateway = b.Endpoint.IPv6.String(), s.Subnet.Bits(), gateway
+		}
 	}
 	return r, nil
 }
@@ -148,7 +171,7 @@ func (e *Engine) PortsText(c *Container) (string, error) {
 		words = append(words, p.Host.String()+"->"+p.Container)
 	}
 	for _, key := range sortedPorts(c.Settings.Config.ExposedPorts) {
-		if !published[key] && isNetwork(c.Settings.Host.NetworkMode) {
+		if !published[key] && (isNetwork(c.Settings.Host.NetworkMode) || isPasta(c.Settings.Host.NetworkMode)) {
 			words = append(words, key)
 		}
 	}

@@ -11,12 +11,13 @@ import (
 
 	"github.com/tarnfs/tarn/internal/sys"
 	"github.com/tarnfs/tarn/network"
+	"github.com/tarnfs/tarn/network/pasta"
 )
 
 // wiring puts a container into its networks while the rest of it is made.
 type wiring struct {
 	attachment *network.Attachment
-	gateway    netip.Addr // of the way out
+	gateway    netip.Addr // of the way out; by which the host is reached
 	claimed    chan error // the container's addresses are known, or why not
 	connected  chan error // its links are there
 }
@@ -47,6 +48,9 @@ func (e *Engine) joinedNetwork(ctx context.Context, mode string) (*os.File, erro
 // wire begins to put the container into its networks. Its namespaces are being made, and it is recorded.
 func (l *launch) wire(ctx context.Context) error {
 	c := l.Container
+	if options, ok := pastaOptions(c.Settings.Host.NetworkMode); ok {
+		return l.wireBeside(ctx, options)
+	}
 	if len(c.Settings.Networks) == 0 {
 		return nil
 	}
@@ -82,6 +86,32 @@ func (l *launch) wire(ctx context.Context) error {
 		if err == nil && l.resolver.own {
 			err = w.attachment.ServeNames(ctx, file, l.resolver.upstream)
 		}
+		w.connected <- err
+	}()
+	l.wiring = w
+	return nil
+}
+
+// wireBeside has pasta connect the container. Its addresses are known when that is done.
+func (l *launch) wireBeside(ctx context.Context, options pasta.Options) error {
+	c := l.Container
+	ports, err := portMappings(&c.Settings)
+	if err != nil {
+		return err
+	}
+	l.resolver = newPastaResolver(&c.Settings, options)
+	w := &wiring{claimed: make(chan error, 1), connected: make(chan error, 1)}
+	namespace := l.made.NetworkNamespace()
+	go func() {
+		file, err := namespace()
+		if err == nil {
+			w.attachment, err = l.networks.AttachBeside(ctx, network.Sandbox{Container: c.ID, Name: c.Name}, l.beside, options, ports, file)
+			w.gateway = w.attachment.Host()
+			_ = file.Close()
+		} else {
+			l.beside.Discard()
+		}
+		w.claimed <- err
 		w.connected <- err
 	}()
 	l.wiring = w

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -44,6 +43,7 @@ type Attachment struct {
 	places   []place
 	bindings []binding
 	names    []io.Closer // sockets of the name server
+	beside   *Beside     // in place of places; nil for none
 }
 
 // place is a container's in one network.
@@ -242,7 +242,18 @@ func (a *Attachment) Endpoints() []Endpoint {
 	for _, p := range a.places {
 		list = append(list, p.Endpoint)
 	}
+	if a.beside != nil {
+		list = append(list, a.beside.Endpoint)
+	}
 	return list
+}
+
+// Host is the address at which the container reaches the host by pasta; invalid if it does not.
+func (a *Attachment) Host() netip.Addr {
+	if a == nil || a.beside == nil {
+		return netip.Addr{}
+	}
+	return a.beside.Host
 }
 
 // Close takes away what the container has. Its links go with its network namespace: to remove them takes
@@ -271,7 +282,7 @@ func (a *Attachment) leave() error {
 		return err
 	}
 	id := filepath.Base(a.keeper.path)
-	var errs []error
+	errs := []error{a.networks.endBeside(id, a.beside)}
 	for _, n := range m.Networks {
 		all, err := a.networks.allEndpoints(n.ID)
 		errs = append(errs, err)
@@ -287,19 +298,19 @@ func (a *Attachment) leave() error {
 // Of lists the places that a container has in networks, in the order of its interfaces. One that is dead
 // has none.
 func (ns *Networks) Of(container string) ([]Endpoint, error) {
-	f, err := os.Open(filepath.Join(ns.keepers(), container))
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !ns.kept(container) {
-		return nil, nil
-	}
-	if err != nil {
+	f, err := ns.openLive(container)
+	if f == nil || err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	m, err := readMemberships(f)
+	m, err := readKept(f)
 	if err != nil {
 		return nil, err
 	}
 	var list []Endpoint
+	if m.Beside != nil {
+		list = append(list, m.Beside.Endpoint)
+	}
 	for _, n := range m.Networks {
 		all, err := ns.allEndpoints(n.ID)
 		if err != nil {

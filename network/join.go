@@ -135,6 +135,9 @@ func (ns *Networks) Rename(container, name string) error {
 	}
 	for i := range places {
 		e := &places[i]
+		if e.Network == Pasta {
+			continue // where nobody knows its name
+		}
 		if len(e.Names) > 0 {
 			e.Names[0] = name // as join puts them
 		}

@@ -2,10 +2,8 @@ package network
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -66,12 +64,8 @@ func (k *keeper) release() error {
 const maxKeeper = 1 << 20
 
 func readMemberships(f *os.File) (dns.Memberships, error) {
-	var m dns.Memberships
-	data, err := io.ReadAll(io.NewSectionReader(f, 0, maxKeeper))
-	if err != nil || len(data) == 0 {
-		return m, err
-	}
-	return m, json.Unmarshal(data, &m)
+	k, err := readKept(f)
+	return k.Memberships, err
 }
 
 // Collect takes away what containers had whose keepers are gone.
@@ -116,14 +110,15 @@ func (ns *Networks) collectKeeper(path string) error {
 
 // collectContainer takes away all that a container has but its file, which is locked.
 func (ns *Networks) collectContainer(k *keeper) error {
-	m, err := readMemberships(k.file)
+	m, err := readKept(k.file)
 	if err != nil {
-		m = ns.everywhere() // a power cut, where the directory outlives one
+		m.Memberships, err = ns.everywhere(), nil // a power cut, where the directory outlives one
 	}
+	container := filepath.Base(k.path)
 	for _, n := range m.Networks {
-		err = errors.Join(err, ns.removeEndpoints(n.ID, filepath.Base(k.path)))
+		err = errors.Join(err, ns.removeEndpoints(n.ID, container))
 	}
-	if err != nil {
+	if err = errors.Join(err, ns.endBeside(container, m.Beside)); err != nil {
 		return err
 	}
 	return k.file.Truncate(0)
@@ -137,6 +132,18 @@ func (ns *Networks) everywhere() dns.Memberships {
 		m.Networks = append(m.Networks, dns.Membership{ID: e.Name()})
 	}
 	return m
+}
+
+// openLive opens the file of a container that has a keeper; of another it gives nil.
+func (ns *Networks) openLive(container string) (*os.File, error) {
+	f, err := os.Open(filepath.Join(ns.keepers(), container))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil //nolint:nilnil // documented
+	}
+	if err == nil && !ns.kept(container) {
+		return nil, f.Close()
+	}
+	return f, err
 }
 
 // kept tells whether a container has a keeper.

@@ -18,6 +18,7 @@ if [ "$goal" != demo ]; then
     podman:podman buildah:buildah       # others that push and pull
     /lib/systemd/systemd:systemd        # makes cgroups for others
     useradd:passwd newuidmap:uidmap     # an ordinary user that has containers
+    pasta:passt                         # whose network it is
     '/usr/lib/python3/dist-packages/seccomp*.so:python3-seccomp' # libseccomp judges our filters
     bsdtar:libarchive-tools              # its tars are not GNU tar's
     setfacl:acl setfattr:attr getcap:libcap2-bin

@@ -12,8 +12,8 @@ import (
 // addNetworks adds the flags that say in which networks a container is, and how it is reached there.
 func (f *containerFlags) addNetworks(cmd *cobra.Command, flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.Networks, "network", nil,
-		"`network`: bridge, none, host, container:NAME or a name, with options NAME,alias=…,ip=…,ip6=…,mac-address=…; again for more (default bridge)")
-	suggest(cmd, "network", "bridge", engine.NetworkNone, engine.NetworkHost, "container:")
+		"`network`: bridge, none, host, pasta[:OPTION,…], container:NAME or a name, with options NAME,alias=…,ip=…,ip6=…,mac-address=…; again for more (default bridge, without root pasta)")
+	suggest(cmd, "network", "bridge", engine.NetworkNone, engine.NetworkHost, engine.NetworkPasta, "container:")
 	flags.StringArrayVarP(&f.Publish, "publish", "p", nil,
 		"reach a port by one of the host: `[IP:][HOSTPORT:]PORT[/PROTOCOL]`, or ranges of them")
 	flags.BoolVarP(&f.PublishAll, "publish-all", "P", false, "reach all exposed ports by any of the host")

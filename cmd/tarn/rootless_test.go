@@ -14,19 +14,22 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tarnfs/tarn/internal/sys"
 	"github.com/tarnfs/tarn/internal/testenv"
 )
 
-// ordinary is a user of the machine without rights, made for one test, who has tarn.
+// ordinary is a user of the machine without rights, made for one test, who has tarn. The network that the user has is a
+// machine's of its own, which is connected with another one: the world.
 type ordinary struct {
-	t         *testing.T
-	name, dir string
+	t           *testing.T
+	name, dir   string
+	host, world *os.File // network namespaces
 }
 
 func newOrdinary(t *testing.T) *ordinary {
 	t.Helper()
 	testenv.RequireRoot(t)
-	testenv.RequireTool(t, "useradd", "userdel", "su", "newuidmap")
+	testenv.RequireTool(t, "useradd", "userdel", "su", "newuidmap", "pasta")
 	u := &ordinary{t: t, name: "tarn-t" + strconv.Itoa(os.Getpid()%100000), dir: testenv.TempDir(t)}
 	require.NoError(t, os.Chmod(u.dir, 0o755))
 	home := filepath.Join(u.dir, "home")
@@ -48,7 +51,52 @@ func newOrdinary(t *testing.T) *ordinary {
 	require.NoError(t, err)
 	u.root("install", "-D", self, filepath.Join(u.dir, "bin/tarn"))
 	u.root("install", "-m", "644", testenv.BusyboxTar(t), filepath.Join(u.dir, "busybox.tar"))
+	u.connect()
 	return u
+}
+
+// Addresses in the user's network.
+const (
+	hostAddress, worldAddress   = "192.0.2.2", "192.0.2.1"
+	hostAddress6, worldAddress6 = "2001:db8::2", "2001:db8::1"
+)
+
+// connect makes the networks: two namespaces with a link between.
+func (u *ordinary) connect() {
+	u.t.Helper()
+	testenv.RequireTool(u.t, "ip", "nsenter")
+	for _, ns := range []**os.File{&u.host, &u.world} {
+		made := make(chan *os.File, 1)
+		sys.OnOwnThread(func() {
+			var f *os.File
+			if sys.Unshare(sys.NewNet) == nil && sys.LoopbackUp() == nil {
+				f, _ = sys.ThreadNetworkNamespace()
+			}
+			made <- f
+		})
+		*ns = <-made
+		require.NotNil(u.t, *ns)
+		u.t.Cleanup(func() { _ = (*ns).Close() })
+	}
+	u.in(u.host, "sh", "-ec", `
+		ip link add up0 type veth peer name down0 netns /proc/self/fd/4
+		ip address add `+hostAddress+`/24 dev up0; ip address add `+hostAddress6+`/64 dev up0 nodad; ip link set up0 up`)
+	u.in(u.world, "sh", "-ec", `
+		ip address add `+worldAddress+`/24 dev down0; ip address add `+worldAddress6+`/64 dev down0 nodad; ip link set down0 up`)
+	u.in(u.host, "sh", "-ec", `ip route add default via `+worldAddress+`; ip route add default via `+worldAddress6)
+	require.NoError(u.t, os.WriteFile(filepath.Join(u.dir, "resolv.conf"), []byte("nameserver 127.0.0.1\nsearch example.test\n"), 0o644))
+	// Where there is no udev, the device is root's. Any user may have it: it makes devices in namespaces of one's own.
+	u.root("mknod", "--mode", "666", filepath.Join(u.dir, "tun"), "c", "10", "200")
+}
+
+// in runs a program as root in one of the networks; the other's namespace is descriptor 4.
+func (u *ordinary) in(ns *os.File, args ...string) string {
+	u.t.Helper()
+	cmd := exec.Command("nsenter", append([]string{"--net=/proc/self/fd/3"}, args...)...) //nolint:noctx // also when the test is over
+	cmd.ExtraFiles = []*os.File{ns, u.world}
+	out, err := cmd.CombinedOutput()
+	require.NoError(u.t, err, "%v: %s", args, out)
+	return string(out)
 }
 
 func (u *ordinary) root(name string, args ...string) {
@@ -88,7 +136,9 @@ func (u *ordinary) end() {
 func (u *ordinary) try(script string) (string, error) {
 	u.t.Helper()
 	preamble := fmt.Sprintf("cd; mkdir -p -m 700 run; export PATH=%s/bin:$PATH XDG_RUNTIME_DIR=$HOME/run BUSYBOX=%s/busybox.tar; set -eu\n", u.dir, u.dir)
-	cmd := exec.CommandContext(u.t.Context(), "su", "--login", u.name, "-c", preamble+script)
+	const asUser = `mount --bind "$1/resolv.conf" /etc/resolv.conf; mount --bind "$1/tun" /dev/net/tun; exec nsenter --net=/proc/self/fd/3 su --login "$2" -c "$3"`
+	cmd := exec.CommandContext(u.t.Context(), "unshare", "--mount", "sh", "-ec", asUser, "sh", u.dir, u.name, preamble+script)
+	cmd.ExtraFiles = []*os.File{u.host}
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }

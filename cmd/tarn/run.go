@@ -30,7 +30,8 @@ kept when it ends (see 'tarn ps -a'), unless --rm is given.
 By default the container is in the network "bridge": it reaches the world, and is reached by
 the ports that are published (-p). Others are made by 'tarn network create', where containers
 find each other by name. With "none" it has the loopback interface only, with "host" all of
-the host's, with "container:NAME" what that one has.
+the host's, with "container:NAME" what that one has. Without root there is "pasta" by default:
+the container reaches what the host reaches, and ports are published by pasta(1).
 
 With --userns auto its users are nobody else's on the host: root in it has no power outside,
 while its files are root's on the disk. A limit or an option that this machine cannot carry

@@ -7,7 +7,6 @@
 package rootless
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -150,17 +149,13 @@ func namespaces(ctx context.Context, run string) (users, mounts *os.File, err er
 	return open(id)
 }
 
-// identity names a process for good: its number, and when it was started (field 22 of proc_pid_stat(5)).
+// identity names a process for good: its number, and when it was started.
 func identity(pid int) (string, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return "", err
+	start, dead, err := sys.ProcessStart(pid)
+	if err == nil && dead {
+		err = fmt.Errorf("process %d: %w", pid, os.ErrProcessDone)
 	}
-	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-	if len(fields) < 20 || fields[0][0] == 'Z' {
-		return "", fmt.Errorf("process %d: %w", pid, os.ErrProcessDone)
-	}
-	return strconv.Itoa(pid) + " " + string(fields[19]), nil
+	return fmt.Sprintf("%d %d", pid, start), err
 }
 
 // open opens the namespaces of the process that id names.

@@ -161,7 +161,7 @@ func Used() ([]netip.Prefix, error) {
 // DefaultMTU is that of the device by which packets leave for the rest of the world, 1500 without one.
 func DefaultMTU() int {
 	const ethernet = 1500
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Dst: nil}, netlink.RT_FILTER_DST)
+	routes, err := defaultRoutes()
 	if err != nil {
 		return ethernet
 	}
