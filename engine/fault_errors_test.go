@@ -54,7 +54,7 @@ func (x *trouble) strike(point int, hit *bool) func(faultpoint.Call) faultpoint.
 func TestErrorsAtEachCall(t *testing.T) {
 	r := chooser(t)
 	eachOperation(t, func(s *scene, op *operation) {
-		n := s.count(op)
+		n := s.count(op, nothing)
 		usual := s.usualSize(op)
 		failed, tried := 0, 0
 		for i, point := range choose(s.t, r, n) {

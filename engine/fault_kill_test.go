@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -75,13 +76,13 @@ func eachOperation(t *testing.T, test func(s *scene, op *operation)) {
 	}
 }
 
-// count runs the operation once as it is, and counts its points.
-func (s *scene) count(op *operation) (n int) {
+// count runs the operation once with what fails that else says to fail, and counts its points.
+func (s *scene) count(op *operation, fails func(faultpoint.Call) syscall.Errno) (n int) {
 	s.t.Helper()
 	s.reset(op)
 	out, err := s.watch(op, func(c faultpoint.Call) faultpoint.Verdict {
 		n = c.N
-		return faultpoint.Verdict{}
+		return faultpoint.Verdict{Errno: fails(c)}
 	})
 	require.NoError(s.t, err, out)
 	s.requireDone(op)
@@ -93,34 +94,65 @@ func (s *scene) count(op *operation) (n int) {
 // command removes what is left over, and the same command does its work then.
 func TestKilledAtEachCall(t *testing.T) {
 	r := chooser(t)
+	eachOperation(t, func(s *scene, op *operation) { s.killAtEachCall(op, r, nothing) })
+}
+
+// TestKilledWithoutRoom does the same with commands that give room back, on a disk that has none at all.
+func TestKilledWithoutRoom(t *testing.T) {
+	r := chooser(t)
 	eachOperation(t, func(s *scene, op *operation) {
-		n := s.count(op)
-		points := choose(s.t, r, n)
-		for _, point := range points {
-			s.reset(op)
-			var last faultpoint.Call
-			out, err := s.watch(op, func(c faultpoint.Call) faultpoint.Verdict {
-				last = c
-				return faultpoint.Verdict{Kill: c.N == point}
-			})
-			// Which thread is how far differs from run to run, so it may have ended before.
-			if last.N == point {
-				requireKilled(s.t, err)
-			}
-			s.at("killed", last, out, func() {
-				if op.heals { // it was not whole before
-					s.requireDone(op)
-					s.requireWhole(op)
-				} else {
-					s.requireWhole(op)
-					s.requireCollected(s.open())
-					s.requireDone(op)
-				}
-				s.requireRemovable()
-			})
+		if op.frees {
+			s.killAtEachCall(op, r, s.withoutRoom)
 		}
-		s.t.Logf("killed at %d of %d calls", len(points), n)
 	})
+}
+
+// withoutRoom takes calls as the file systems of TestFullDisks do, at worst.
+func (s *scene) withoutRoom(c faultpoint.Call) syscall.Errno {
+	path := c.Paths[len(c.Paths)-1]
+	if !strings.HasPrefix(path, s.root+"/") {
+		return 0
+	}
+	_, err := os.Lstat(path)
+	opens := c.Kind == faultpoint.Make && err == nil
+	punches := c.Name == "fallocate" || c.Name == "ftruncate"
+	if c.Kind == faultpoint.Rename || c.Kind == faultpoint.Make && !opens || c.Kind == faultpoint.Write && !punches {
+		return syscall.ENOSPC
+	}
+	return 0
+}
+
+// nothing fails.
+func nothing(faultpoint.Call) syscall.Errno { return 0 }
+
+func (s *scene) killAtEachCall(op *operation, r *rand.Rand, fails func(faultpoint.Call) syscall.Errno) {
+	s.t.Helper()
+	n := s.count(op, fails)
+	points := choose(s.t, r, n)
+	for _, point := range points {
+		s.reset(op)
+		var last faultpoint.Call
+		out, err := s.watch(op, func(c faultpoint.Call) faultpoint.Verdict {
+			last = c
+			return faultpoint.Verdict{Kill: c.N == point, Errno: fails(c)}
+		})
+		// Which thread is how far differs from run to run, so it may have ended before.
+		if last.N == point {
+			requireKilled(s.t, err)
+		}
+		s.at("killed", last, out, func() {
+			if op.heals { // it was not whole before
+				s.requireDone(op)
+				s.requireWhole(op)
+			} else {
+				s.requireWhole(op)
+				s.requireCollected(s.open())
+				s.requireDone(op)
+			}
+			s.requireRemovable()
+		})
+	}
+	s.t.Logf("killed at %d of %d calls", len(points), n)
 }
 
 func requireKilled(t *testing.T, err error) {

@@ -70,6 +70,7 @@ func operations(t *testing.T, rich *host) []*operation {
 		},
 		{name: "volume create", args: []string{"volume", "create", "new"}},
 		{name: "volume rm", frees: true, prepare: spareVolume, args: []string{"volume", "rm", "spare"}, again: "no such volume"},
+		{name: "volume prune", frees: true, prepare: spareVolume, args: []string{"volume", "prune", "--all", "--force"}},
 		{name: "mount", args: []string{"mount", "heir", "worker"}},
 		{name: "repair", prepare: damageSome, args: []string{"repair", "--offline", "--from", saved}, heals: true},
 	}
@@ -79,6 +80,9 @@ func spareVolume(s *scene) {
 	s.t.Helper()
 	out, err := s.command(&operation{}, []string{"volume", "create", "spare"}).CombinedOutput()
 	require.NoError(s.t, err, "%s", out)
+	data, err := s.open().Store.VolumePath("spare")
+	require.NoError(s.t, err)
+	require.NoError(s.t, os.WriteFile(filepath.Join(data, "data"), []byte(content(1, 300_000)), 0o600))
 }
 
 // goneTar is the tar of the layer that richStore has removed.

@@ -135,6 +135,53 @@ func TestLayerComesAgain(t *testing.T) {
 	requireEmpty(t, h.Engine, "layers")
 }
 
+// TestCondemnedLenders are not renamed when they are removed, as if there were no room for that.
+func TestCondemnedLenders(t *testing.T) {
+	h := newHoard(t, engine.Options{})
+	condemn := func(name string) string {
+		dir := filepath.Join(h.Store.Root(), "layers", image.DigestBytes(h.tars[name]).Hex())
+		require.NoError(t, os.Chmod(dir, 0o700|os.ModeSticky))
+		return dir
+	}
+	a := rootTar(t, files(0, 60)...)
+	h.put("a", a)
+	h.put("b", rootTar(t, append(files(0, 20), files(100, 110)...)...))
+	h.put("c", rootTar(t, append(files(20, 40), files(110, 120)...)...))
+	dir := condemn("a")
+	h.whole("b")
+	h.put("a", a) // and is not there any more where it was
+	require.Equal(t, []string{filepath.Join(h.Store.Root(), "remnants", filepath.Base(dir)+".0")}, h.remnants())
+	require.Greater(t, h.borrowed("a"), int64(100_000), "from what is left of itself")
+	h.whole("a") // which is not to be mounted: a layer that is removed would be unmounted before
+	for _, name := range []string{"b", "c"} {
+		h.whole(name)
+		h.mounted(name)
+	}
+	h.put("d", rootTar(t, append(files(45, 60), files(120, 130)...)...)) // of the new a, too
+	lock, err := h.Store.Exclusive(t.Context())
+	require.NoError(t, err)
+	records, err := h.Store.Records()
+	require.NoError(t, err)
+	for _, record := range records {
+		if record.Name == "" || record.ID == h.images["a"] { // both imports
+			require.NoError(t, h.Store.RemoveImage(lock, record))
+		}
+	}
+	require.NoError(t, lock.Unlock())
+	dir = condemn("a")
+	h.whole("d")
+	h.sweep()
+	require.NoDirExists(t, dir, "there was room")
+	for _, name := range []string{"b", "c", "d"} {
+		h.whole(name)
+		h.mounted(name)
+		h.remove(name)
+	}
+	require.Empty(t, h.remnants())
+	requireEmpty(t, h.Engine, "layers")
+	requireEmpty(t, h.Engine, "tmp")
+}
+
 // TestMountedLayersStay: a removed layer that is still mounted somewhere is not touched, nor what it
 // borrows, until the mount is gone.
 func TestMountedLayersStay(t *testing.T) {

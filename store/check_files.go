@@ -42,7 +42,7 @@ func (c *Census) checkEachContainer() error {
 
 func (c *Census) checkContainer(o Object, container *Container) {
 	path := filepath.Join(container.dir, fileConfig)
-	if config, err := os.ReadFile(path); err == nil && neverWritten(config) {
+	if config, err := os.ReadFile(path); condemnedAt(container.dir) || err == nil && neverWritten(config) {
 		c.leftover(o, container.dir)
 		return
 	}
@@ -124,7 +124,7 @@ func (c *Census) checkNames() error {
 			c.fault(Object{KindFile, c.relative(path)}, path, errStranger)
 			continue
 		}
-		if _, err := os.Lstat(c.store.ContainerDir(owner)); errors.Is(err, fs.ErrNotExist) {
+		if absentAt(c.store.ContainerDir(owner)) {
 			c.leftover(Object{KindContainer, entry.Name()}, path)
 		}
 	}
@@ -176,6 +176,10 @@ func (c *Census) checkVolumes() error {
 	}
 	for _, entry := range entries {
 		path := c.store.path(dirVolumes, entry.Name())
+		if condemnedAt(path) {
+			c.leftover(Object{KindVolume, entry.Name()}, path)
+			continue
+		}
 		if info, err := os.Lstat(filepath.Join(path, dirVolumeData)); err != nil || !info.IsDir() {
 			c.fault(Object{KindVolume, entry.Name()}, path, fmt.Errorf("%s: %w", dirVolumeData, fs.ErrNotExist))
 		}

@@ -20,7 +20,7 @@ func (c *Census) checkLayers() error {
 	if err != nil {
 		return err
 	}
-	for _, entry := range entries {
+	for _, entry := range c.store.withoutCondemned(dirLayers, entries) { // the others are remnants
 		path := c.store.path(dirLayers, entry.Name())
 		l, err := c.store.Layer(image.Digest(image.SHA256 + ":" + entry.Name()))
 		if err != nil {
@@ -168,7 +168,7 @@ func (c *Census) checkRemnants() error {
 	borrowed := c.lenders()
 	for _, r := range c.Remnants {
 		known[filepath.Base(r.dir)] = true
-		o := Object{KindRemnant, filepath.Base(r.dir)}
+		o := Object{KindRemnant, r.name()}
 		if !borrowed[r.id] {
 			if used, err := r.inUse(); err == nil && !used {
 				c.leftover(o, r.dir)
@@ -197,7 +197,7 @@ func (c *Census) checkRemnants() error {
 	return nil
 }
 
-// lenders gives the tars that somebody borrows from.
+// lenders gives the tars that somebody borrows from: layers, and remnants that are in use, as for the sweep.
 func (c *Census) lenders() map[holes.TarID]bool {
 	borrowed := make(map[holes.TarID]bool)
 	dirs := []string{}
@@ -205,7 +205,7 @@ func (c *Census) lenders() map[holes.TarID]bool {
 		dirs = append(dirs, l.dir)
 	}
 	for _, r := range c.Remnants {
-		if _, err := os.Lstat(filepath.Join(r.dir, fileIndex)); err == nil {
+		if used, err := r.inUse(); err != nil || used {
 			dirs = append(dirs, r.dir)
 		}
 	}
@@ -235,7 +235,7 @@ func (c *Census) checkInits() error {
 		switch {
 		case !entry.IsDir() || strings.Trim(entry.Name(), "0123456789abcdef") != "":
 			c.fault(Object{KindFile, c.relative(path)}, path, errStranger)
-		case c.users[o] == nil:
+		case c.users[o] == nil, condemnedAt(path):
 			c.leftover(o, path)
 		}
 	}

@@ -213,7 +213,7 @@ func (s *Store) Container(key string) (*Container, error) {
 
 func (s *Store) containerByID(id string) (*Container, error) {
 	c := &Container{ContainerRecord: ContainerRecord{ID: id}, dir: s.path(dirContainers, id)}
-	if !ValidContainerName(id) {
+	if !ValidContainerName(id) || condemnedAt(c.dir) {
 		return nil, fmt.Errorf("container %q: %w", id, ErrNotFound)
 	}
 	data, err := os.ReadFile(filepath.Join(c.dir, fileConfig))
@@ -267,7 +267,7 @@ func (s *Store) collectContainers() error {
 	blank, err := s.blankContainers()
 	errs := []error{err}
 	for _, dir := range blank {
-		errs = append(errs, s.discard(dir))
+		errs = append(errs, s.bury(dir))
 	}
 	return errors.Join(append(errs, s.withNames(s.collectNames))...)
 }
@@ -277,7 +277,7 @@ func (s *Store) blankContainers() (dirs []string, err error) {
 	entries, err := os.ReadDir(s.path(dirContainers))
 	for _, entry := range entries {
 		dir := s.path(dirContainers, entry.Name())
-		if config, err := os.ReadFile(filepath.Join(dir, fileConfig)); err == nil && neverWritten(config) {
+		if config, err := os.ReadFile(filepath.Join(dir, fileConfig)); err == nil && neverWritten(config) && !condemnedAt(dir) {
 			dirs = append(dirs, dir)
 		}
 	}
@@ -293,7 +293,7 @@ func (s *Store) collectNames() error {
 		if err != nil {
 			continue // a stranger's: check tells
 		}
-		if _, err := os.Lstat(s.ContainerDir(owner)); errors.Is(err, fs.ErrNotExist) {
+		if absentAt(s.ContainerDir(owner)) {
 			errs = append(errs, os.Remove(link))
 		}
 	}
@@ -317,7 +317,11 @@ func neverWritten(data []byte) bool {
 func (s *Store) RemoveContainer(c *Container, durable bool) error {
 	var grave string
 	err := s.withNames(func() (err error) {
-		if grave, err = atomicfile.Entomb(c.dir, s.path(dirTmp)); err != nil {
+		grave, err = atomicfile.Entomb(c.dir, s.path(dirTmp))
+		if lacksRoom(err) {
+			grave, err = c.dir, condemn(c.dir)
+		}
+		if err != nil {
 			return err
 		}
 		link := s.path(dirNames, c.Name)

@@ -91,9 +91,11 @@ func (s *Store) Layer(diffID image.Digest) (Layer, error) {
 	if err != nil {
 		return Layer{}, err
 	}
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+	info, err := os.Stat(dir)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && isCondemned(info) {
 		return Layer{}, fmt.Errorf("layer %s: %w", diffID, ErrNotFound)
-	} else if err != nil {
+	}
+	if err != nil {
 		return Layer{}, fmt.Errorf("layer %s: %w", diffID, err)
 	}
 	return Layer{DiffID: diffID, dir: dir, store: s}, nil
@@ -114,7 +116,7 @@ func (s *Store) Layers() ([]Layer, error) {
 	var layers []Layer
 	for _, entry := range entries {
 		diffID, err := image.ParseDigest(image.SHA256 + ":" + entry.Name())
-		if err == nil {
+		if err == nil && !condemnedAt(s.path(dirLayers, entry.Name())) {
 			layers = append(layers, Layer{DiffID: diffID, dir: s.path(dirLayers, entry.Name()), store: s})
 		}
 	}
@@ -217,6 +219,9 @@ func (ls *LayerStage) Publish(lock *Lock, diffID image.Digest) error {
 		err = lock.check(false)
 	}
 	if err == nil {
+		err = ls.store.makeWay(diffID)
+	}
+	if err == nil {
 		err = ls.setGeneration(id)
 	}
 	if err == nil {
@@ -245,11 +250,11 @@ func (s *Store) InitDir(chainID image.Digest) (string, bool, error) {
 		return "", false, fmt.Errorf("init layer: %w", err)
 	}
 	path := s.path(dirInit, chainID.Hex())
-	_, err := os.Stat(path)
+	info, err := os.Stat(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", false, fmt.Errorf("init layer: %w", err)
 	}
-	return path, err == nil, nil
+	return path, err == nil && !isCondemned(info), nil
 }
 
 // PublishInit makes stage the init layer of chainID. It is swept with the last image of that chain.
@@ -257,6 +262,9 @@ func (s *Store) PublishInit(lock *Lock, stage *Stage, chainID image.Digest) erro
 	path, _, err := s.InitDir(chainID)
 	if err == nil {
 		err = lock.check(false)
+	}
+	if err == nil {
+		err = s.removeCondemned(path, os.RemoveAll)
 	}
 	if err == nil {
 		err = stage.publish(path)

@@ -117,7 +117,7 @@ func (s *Store) MendRemnant(name string) error {
 		return err
 	}
 	for _, r := range remnants {
-		if filepath.Base(r.dir) == name {
+		if r.name() == name {
 			return r.mend()
 		}
 	}

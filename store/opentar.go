@@ -71,7 +71,7 @@ func (l Layer) inPlace(dir *os.Root) error {
 	if err != nil {
 		return err
 	}
-	if !os.SameFile(opened, named) {
+	if !os.SameFile(opened, named) || isCondemned(named) {
 		return fs.ErrNotExist
 	}
 	return nil
@@ -142,7 +142,7 @@ func (l Layer) Holes() (*holes.Map, error) {
 }
 
 // openLender opens what is there of a tar that is borrowed from: a layer's, or what is left of one
-// that was removed. It can only move from the first place to the second.
+// that was removed, which may still lie in the same place. It can only move from the first place to the second.
 func (s *Store) openLender(id holes.TarID) (*os.File, error) {
 	name := hex.EncodeToString(id.DiffID[:])
 	for _, path := range []string{s.path(dirLayers, name), s.remnantPath(id)} {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/tarnfs/tarn/holes"
 	"github.com/tarnfs/tarn/image"
@@ -91,7 +92,7 @@ func (p *plan) layers(gone *unneeded) error {
 	}
 	objects := make(map[holes.TarID]Object)
 	for id, l := range idle {
-		objects[id] = Object{KindRemnant, filepath.Base(l.remnant.dir)}
+		objects[id] = Object{KindRemnant, l.remnant.name()}
 	}
 	for _, l := range gone.layers {
 		id, err := l.ID()
@@ -172,8 +173,16 @@ func (p *plan) inits(gone *unneeded) error {
 	return nil
 }
 
-// leftovers counts what dead processes have not finished, and containers that were never written.
+// leftovers counts what dead processes have not finished, or not removed in full, and containers that were never
+// written.
 func (p *plan) leftovers() error {
+	condemned, err := p.store.condemned()
+	for _, path := range condemned {
+		err = errors.Join(err, p.add(Object{KindFile, strings.TrimPrefix(path, p.store.root+"/")}, path))
+	}
+	if err != nil {
+		return err
+	}
 	blank, err := p.store.blankContainers()
 	for _, dir := range blank {
 		err = errors.Join(err, p.add(Object{KindContainer, filepath.Base(dir)}, dir))

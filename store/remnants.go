@@ -19,7 +19,7 @@ import (
 )
 
 // Remnant is what is left of a layer that was removed: all of it while somebody uses it, then what
-// others borrow from it.
+// others borrow from it. If there was no room to rename it, it lies where it lay, condemned.
 type Remnant struct {
 	DiffID image.Digest
 	id     holes.TarID
@@ -29,16 +29,23 @@ type Remnant struct {
 // Dir gives the remnant's directory.
 func (r Remnant) Dir() string { return r.dir }
 
+// name is how the remnant's directory is called among the others.
+func (r Remnant) name() string { return fmt.Sprintf("%x.%d", r.id.DiffID, r.id.Generation) }
+
 // Remnants lists what is left of removed layers.
 func (s *Store) Remnants() ([]Remnant, error) {
+	// First those that may move to where the others are.
+	list, err := s.condemnedLayers()
+	if err != nil {
+		return nil, fmt.Errorf("list remnants: %w", err)
+	}
 	entries, err := os.ReadDir(s.path(dirRemnants))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return list, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("list remnants: %w", err)
 	}
-	var list []Remnant
 	for _, entry := range entries {
 		name, number, _ := strings.Cut(entry.Name(), ".")
 		r := Remnant{DiffID: image.Digest(image.SHA256 + ":" + name), dir: s.path(dirRemnants, entry.Name())}
@@ -51,20 +58,86 @@ func (s *Store) Remnants() ([]Remnant, error) {
 	return list, nil
 }
 
+// condemnedLayers lists what is left of layers that could not be renamed.
+func (s *Store) condemnedLayers() ([]Remnant, error) {
+	entries, err := os.ReadDir(s.path(dirLayers))
+	if err != nil {
+		return nil, err
+	}
+	var list []Remnant
+	for _, entry := range entries {
+		l := Layer{DiffID: image.Digest(image.SHA256 + ":" + entry.Name()), dir: s.path(dirLayers, entry.Name()), store: s}
+		if l.DiffID.Validate() != nil || !condemnedAt(l.dir) {
+			continue
+		}
+		r, err := l.remnant()
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, r)
+	}
+	return list, nil
+}
+
+// remnant is what the layer is when it is removed, as long as it lies where it does.
+func (l Layer) remnant() (Remnant, error) {
+	id, err := tarID(l.DiffID)
+	// If it cannot be told, it is most likely the first.
+	if _, generation, peekErr := l.peek(); peekErr == nil {
+		id.Generation = generation
+	}
+	return Remnant{DiffID: l.DiffID, id: id, dir: l.dir}, err
+}
+
 // retire takes a layer out of the way of all who look for layers. The rest is sweepRemnants's.
 func (s *Store) retire(l Layer) error {
-	id, err := tarID(l.DiffID)
+	r, err := l.remnant()
 	if err != nil {
 		return err
 	}
-	// If it cannot be told, it is most likely the first.
-	if _, generation, err := l.peek(); err == nil {
-		id.Generation = generation
+	if err = s.putAside(r); lacksRoom(err) {
+		return condemn(l.dir)
 	}
+	return err
+}
+
+// putAside moves a remnant to where the others are.
+func (s *Store) putAside(r Remnant) error {
 	if err := s.makeDir(dirRemnants); err != nil {
 		return err
 	}
-	return os.Rename(l.dir, s.remnantPath(id))
+	return os.Rename(r.dir, s.remnantPath(r.id))
+}
+
+// putAllAside moves those that there was no room for, if there is now.
+func (s *Store) putAllAside() error {
+	remnants, err := s.condemnedLayers()
+	errs := []error{err}
+	for _, r := range remnants {
+		if err := s.putAside(r); !lacksRoom(err) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// makeWay moves what is left of a layer out of the place where the same layer is to come again. It may be that
+// layer already, published by somebody else: the names lock lets one look at a time.
+func (s *Store) makeWay(diffID image.Digest) error {
+	l, err := s.layerPath(diffID)
+	if err != nil || !condemnedAt(l) {
+		return err
+	}
+	return s.withNames(func() error {
+		if !condemnedAt(l) {
+			return nil
+		}
+		r, err := Layer{DiffID: diffID, dir: l, store: s}.remnant()
+		if err != nil {
+			return err
+		}
+		return s.putAside(r)
+	})
 }
 
 // sweepRemnants removes of removed layers what nobody needs any more. Layers that were retired do not
@@ -90,7 +163,7 @@ func (s *Store) sweepRemnants() error {
 	if err := addAllLent(idle, borrowers); err != nil {
 		return errors.Join(append(errs, fmt.Errorf("what was removed stays on the disk: %w", err))...)
 	}
-	return errors.Join(append(errs, s.reduce(idle))...)
+	return errors.Join(append(errs, s.reduce(idle), s.putAllAside())...)
 }
 
 // idleRemnants gives the remnants that nobody has open, and the directories of the others, which still need what they

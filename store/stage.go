@@ -93,22 +93,13 @@ func (s *Store) CollectCounting(ctx context.Context, freed func(bytes int64)) er
 }
 
 func (s *Store) collectLeftovers(remove func(path string) error) error {
-	errs := []error{s.collectPartials(time.Now()), s.collectContainers()}
+	errs := []error{s.collectPartials(time.Now()), s.collectContainers(), s.collectCondemned(remove)}
 	for _, dir := range unfinishedIn() {
 		if err := atomicfile.CollectWith(s.path(dir), remove); !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// discard moves an object out of its place at once, and removes it then.
-func (s *Store) discard(path string) error { return atomicfile.Bury(path, s.path(dirTmp)) }
-
-// bury moves an object out of its place; CollectLeftovers removes it.
-func (s *Store) bury(path string) error {
-	_, err := atomicfile.Entomb(path, s.path(dirTmp))
-	return err
 }
 
 // unfinishedIn lists the directories where something may be unfinished.

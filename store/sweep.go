@@ -89,7 +89,7 @@ func (s *Store) unneeded(refs *live, mounts Mounts) (*unneeded, error) {
 		return nil, err
 	}
 	for _, init := range inits {
-		if !refs.chains[init.Name()] {
+		if !refs.chains[init.Name()] && !condemnedAt(s.path(dirInit, init.Name())) {
 			u.inits = append(u.inits, init.Name())
 		}
 	}

@@ -50,7 +50,7 @@ func (s *Store) MakeVolume(rec VolumeRecord, durable bool, fill func(dir *os.Fil
 	if err != nil {
 		return false, err
 	}
-	if _, err := os.Stat(path); err == nil {
+	if _, err := os.Stat(path); err == nil && !condemnedAt(filepath.Dir(path)) {
 		return false, nil
 	}
 	made, err = s.makeVolume(filepath.Dir(path), rec, durable, fill)
@@ -81,6 +81,9 @@ func (s *Store) makeVolume(target string, rec VolumeRecord, durable bool, fill f
 		return false, err
 	}
 	if err := fillVolume(data, durable, fill); err != nil {
+		return false, err
+	}
+	if err := s.removeCondemned(target, os.RemoveAll); err != nil {
 		return false, err
 	}
 	err = os.Rename(stage.Path(), target)
@@ -117,7 +120,7 @@ func (s *Store) WithVolume(name string, use func(dir *os.File) error) error {
 		return err
 	}
 	dir, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || condemnedAt(filepath.Dir(path)) {
 		return fmt.Errorf("volume %s: %w", name, ErrNotFound)
 	}
 	if err != nil {
@@ -141,6 +144,9 @@ func (s *Store) RemoveVolume(lock *Lock, name string, durable bool) error {
 	if err != nil {
 		return err
 	}
+	if condemnedAt(filepath.Dir(path)) {
+		return fmt.Errorf("volume %s: %w", name, ErrNotFound)
+	}
 	err = s.bury(filepath.Dir(path))
 	if err == nil && durable {
 		err = atomicfile.SyncDir(s.path(dirVolumes))
@@ -161,7 +167,7 @@ func (s *Store) Volume(name string) (VolumeRecord, error) {
 		return VolumeRecord{}, err
 	}
 	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || condemnedAt(filepath.Dir(path)) {
 		return VolumeRecord{}, fmt.Errorf("volume %s: %w", name, ErrNotFound)
 	}
 	if err != nil {
@@ -198,7 +204,7 @@ func (s *Store) Volumes() ([]string, error) {
 		return nil, fmt.Errorf("list volumes: %w", err)
 	}
 	var names []string
-	for _, entry := range entries {
+	for _, entry := range s.withoutCondemned(dirVolumes, entries) {
 		names = append(names, entry.Name())
 	}
 	return names, nil

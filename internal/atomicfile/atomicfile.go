@@ -119,17 +119,6 @@ func MkdirTemp(dir string) (*os.File, error) {
 	}
 }
 
-// Bury takes what is at path out of its place at once, and removes it then: it is moved into dir, on
-// the same file system, as an unfinished one, so that what a process that dies has not removed yet
-// is left to [Collect].
-func Bury(path, dir string) error {
-	grave, err := Entomb(path, dir)
-	if err != nil {
-		return err
-	}
-	return RemoveAll(grave)
-}
-
 // RemoveAll is [os.RemoveAll], and removes the directories in dir side by side: many a file system waits for its
 // disk at each.
 func RemoveAll(dir string) error {
@@ -149,7 +138,8 @@ func RemoveAll(dir string) error {
 
 const maxSideBySide = 16
 
-// Entomb is the first half of Bury, and leaves the rest to [Collect]. It says where it is now.
+// Entomb takes what is at path out of its place at once, to be removed then: it is moved into dir, on the same
+// file system, as an unfinished one, which [Collect] removes if nobody else does. It says where it is now.
 func Entomb(path, dir string) (grave string, err error) {
 	grave = filepath.Join(dir, tempPrefix+strconv.FormatUint(rand.Uint64(), 36))
 	return grave, os.Rename(path, grave)

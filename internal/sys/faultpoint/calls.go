@@ -18,7 +18,7 @@ const (
 	Write  Kind = iota // puts bytes or attributes into a file: may need room
 	Make               // makes a name: may need room, and an inode
 	Rename             // may need room
-	Remove             // gives room back
+	Remove             // gives room back, or needs none
 	Sync               // waits for the disk
 	Mount              // changes what is mounted
 )
@@ -68,6 +68,7 @@ func calls() []call {
 		{unix.SYS_RENAMEAT, "rename", Rename, byPaths},
 		{unix.SYS_RENAMEAT2, "rename", Rename, byPaths},
 		{unix.SYS_UNLINKAT, "unlink", Remove, byPath},
+		{unix.SYS_FCHMODAT, "chmod", Remove, byPath},
 		{unix.SYS_FSYNC, "fsync", Sync, byFile},
 		{unix.SYS_FDATASYNC, "fdatasync", Sync, byFile},
 		{unix.SYS_SYNCFS, "syncfs", Sync, byFile},
