@@ -51,7 +51,7 @@ damage: ## Damage a store in DAMAGE (1200) ways: all must be found, and mended (
 	TARN_DAMAGE_CASES=$(or $(DAMAGE),1200) go test -count=1 -timeout=0 -run TestDamageIsFoundAndMended -v ./engine
 
 crash: ## Kill commands at, and fail, each of their system calls that change a disk; and fill disks (as root)
-	TARN_FAULT_POINTS=$(or $(CRASH),all) go test -count=1 -timeout=0 -run 'TestKilledAtEachCall|TestErrorsAtEachCall|TestFullDisks' -v ./engine
+	TARN_FAULT_POINTS=$(or $(CRASH),all) go test -count=1 -timeout=0 -run 'TestKilledAtEachCall|TestKilledWithoutRoom|TestErrorsAtEachCall|TestFullDisks' -v ./engine
 
 power: ## Cut the power POWER (250) times on ext4, and on xfs, while commands run: all must be there again (as root)
 	TARN_POWER_CUTS=$(or $(POWER),250) go test -count=1 -timeout=0 -run TestPowerCuts -v ./cmd/tarn

@@ -232,7 +232,10 @@ tar: Go's gzip, as Docker, BuildKit and ko use it, klauspost's gzip, and what ta
 compresses with. Where one makes the same, the form is removed, and a push makes it again
 and verifies it. That takes processor time then; and a tarn that was built with another
 version of the program may make other bytes, so that the image would have to be pulled
-again before it is pushed elsewhere.`,
+again before it is pushed elsewhere.
+
+How a form was made is written down before the form goes, in a file of 4 kB: on a disk
+that is full to the last block, remove something else first ('tarn prune').`,
 		Example: "  tarn compact",
 		Args:    arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
