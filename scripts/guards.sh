@@ -72,7 +72,7 @@ export TARN_POWER_CUTS=50
 power() { without TestPowerCuts "$1" "$2" ./cmd/tarn; }
 power internal/atomicfile/atomicfile.go 's/func SyncDir\(dir string\) error \{/$&\n\tif dir != "" {\n\t\treturn nil\n\t}/'
 power internal/atomicfile/atomicfile.go 's/if durable \{\n\t\tif err := f\.Sync\(\)/if false {\n\t\tif err := f.Sync()/'
-power store/layers.go 's/errs\[i\] = f\.Sync\(\)/_, _ = i, f/'
+power store/layers.go 's/errs\[i\] = f\.Sync\(\)/_, _ = i, f/; s/if err := sys\.StartWriteback\(f, 0, 0\); err != nil/if err := error(nil); f != nil \&\& err != nil/; s/\t"github\.com\/tarnfs\/tarn\/internal\/sys"\n//'
 power store/blobwriter.go 's/if err := w\.file\.Sync\(\); err != nil/if err := error(nil); err != nil/'
 power store/containers.go 's/if err == nil && durable \{\n\t\terr = atomicfile/if err == nil \&\& durable \&\& false {\n\t\terr = atomicfile/'
 exit "$bad"
