@@ -91,24 +91,33 @@ func (p *Pruned) Bytes() (sum int64) {
 
 // PlanPrune says what Prune would remove now.
 func (e *Engine) PlanPrune(ctx context.Context, filter PruneFilter) (*Pruned, error) {
-	lock, err := e.lockForPrune(ctx)
+	lock, sizes, err := e.lockForPrune(ctx, filter)
 	if err != nil {
 		return nil, err
 	}
-	p, err := e.planPrune(ctx, lock, filter)
+	p, err := e.planPrune(ctx, lock, filter, sizes)
 	if err = errors.Join(err, lock.Unlock()); err != nil {
 		return nil, err
 	}
 	return p.pruned(p.losses), nil
 }
 
-// lockForPrune takes the store's lock when containers that were to be removed at their end, and whose tarn was killed, are
-// not in the way any more.
-func (e *Engine) lockForPrune(ctx context.Context) (*store.Lock, error) {
+// lockForPrune takes the store's lock when all is done that takes long: containers that were to be removed at their end, and
+// whose tarn was killed, are not in the way any more, and the files of what seems to be unused are counted.
+func (e *Engine) lockForPrune(ctx context.Context, filter PruneFilter) (*store.Lock, store.Sizes, error) {
 	if _, err := e.Containers(ctx, ContainerFilter{All: true}); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return e.Store.Exclusive(ctx)
+	p, err := e.selectUnused(filter)
+	var sizes store.Sizes
+	if err == nil {
+		sizes, err = e.Store.Measure(ctx, p.drop, e.mounts())
+	}
+	if err != nil {
+		sizes = nil // somebody removes something just now; what is wrong besides, the plan will find, too
+	}
+	lock, err := e.Store.Exclusive(ctx)
+	return lock, sizes, err
 }
 
 // PruneReport is told how Prune gets on.
@@ -124,11 +133,11 @@ type PruneReport struct {
 // fetching. What somebody uses meanwhile stays, and nobody waits for more than the removal of names.
 // It gives what the disk really has back.
 func (e *Engine) Prune(ctx context.Context, filter PruneFilter, report PruneReport) (*Pruned, error) {
-	lock, err := e.lockForPrune(ctx)
+	lock, sizes, err := e.lockForPrune(ctx, filter)
 	if err != nil {
 		return nil, err
 	}
-	p, err := e.planPrune(ctx, lock, filter)
+	p, err := e.planPrune(ctx, lock, filter, sizes)
 	if err == nil {
 		err = e.removeSelected(lock, p)
 	}
@@ -191,16 +200,15 @@ func (p *prunePlan) pruned(losses []store.Loss) *Pruned {
 	return pruned
 }
 
-func (e *Engine) planPrune(ctx context.Context, lock *store.Lock, filter PruneFilter) (*prunePlan, error) {
-	p := new(prunePlan)
-	if err := e.selectUnused(p, filter); err != nil {
+func (e *Engine) planPrune(ctx context.Context, lock *store.Lock, filter PruneFilter, sizes store.Sizes) (*prunePlan, error) {
+	p, err := e.selectUnused(filter)
+	if err != nil {
 		return nil, err
 	}
-	var err error
 	if p.drop.Entries, err = e.entriesGoneWith(p.drop.Images); err != nil {
 		return nil, err
 	}
-	if p.losses, err = e.Store.Plan(ctx, lock, p.drop, e.mounts()); err != nil {
+	if p.losses, err = e.Store.Plan(ctx, lock, p.drop, e.mounts(), sizes); err != nil {
 		return nil, err
 	}
 	partials, err := e.Store.IdlePartials(ctx, filter.Until)
@@ -209,19 +217,20 @@ func (e *Engine) planPrune(ctx context.Context, lock *store.Lock, filter PruneFi
 }
 
 // selectUnused selects records of images. An image goes with all of its records, or stays with all.
-func (e *Engine) selectUnused(p *prunePlan, filter PruneFilter) error {
+func (e *Engine) selectUnused(filter PruneFilter) (*prunePlan, error) {
+	p := new(prunePlan)
 	rows, err := e.imageRows()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	containers, err := e.Store.Containers()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	keep := make(map[image.Digest]bool)
 	for _, c := range containers {
 		if c.Damaged != nil {
-			return fmt.Errorf("%w (remove it with 'tarn rm %s')", c.Damaged, c.Name)
+			return nil, fmt.Errorf("%w (remove it with 'tarn rm %s')", c.Damaged, c.Name)
 		}
 		keep[c.ImageID] = true
 	}
@@ -244,7 +253,7 @@ func (e *Engine) selectUnused(p *prunePlan, filter PruneFilter) error {
 		p.drop.Images = append(p.drop.Images, row.record)
 	}
 	p.images = slices.Sorted(maps.Keys(gone))
-	return p.addUnnamed(e, gone)
+	return p, p.addUnnamed(e, gone)
 }
 
 // addUnnamed adds the records without a name of images that have one, too: the list leaves them out.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -27,13 +28,60 @@ type Loss struct {
 	id    holes.TarID
 }
 
+// Sizes are what extracted layers take on the disk, by path. It takes long to count their files.
+type Sizes map[string]sizeOf
+
+type sizeOf struct {
+	root  fs.FileInfo
+	bytes int64
+}
+
+// tree gives what a directory takes whose contents do not change, unless it is another one by now.
+func (s Sizes) tree(ctx context.Context, path string) (int64, error) {
+	root, err := os.Lstat(path)
+	if err != nil {
+		return 0, err
+	}
+	if known, found := s[path]; found && os.SameFile(known.root, root) {
+		return known.bytes, nil
+	}
+	bytes, err := diskusage.Of(ctx, path)
+	if err == nil {
+		s[path] = sizeOf{root, bytes}
+	}
+	return bytes, err
+}
+
+// Measure prepares for Plan, which then holds its lock for a moment only. No lock is needed.
+func (s *Store) Measure(ctx context.Context, drop Selection, mounts Mounts) (Sizes, error) {
+	p := &plan{ctx: ctx, store: s, sizes: make(Sizes)}
+	refs, err := s.liveWithout(drop)
+	if err != nil {
+		return nil, err
+	}
+	gone, err := s.unneeded(refs, mounts)
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range gone.layers {
+		if _, _, err := p.usage(l.dir); err != nil {
+			return nil, err
+		}
+	}
+	return p.sizes, nil
+}
+
 // Plan says what Sweep and CollectLeftovers would remove if the records in drop were gone, and how many bytes of the
-// disk that gives back. The lock must be exclusive; as long as it is held, what Plan says stays true.
-func (s *Store) Plan(ctx context.Context, lock *Lock, drop Selection, mounts Mounts) ([]Loss, error) {
+// disk that gives back. The lock must be exclusive; as long as it is held, what Plan says stays true. sizes are what Measure
+// gave, or nil.
+func (s *Store) Plan(ctx context.Context, lock *Lock, drop Selection, mounts Mounts, sizes Sizes) ([]Loss, error) {
 	if err := lock.check(true); err != nil {
 		return nil, fmt.Errorf("plan: %w", err)
 	}
-	p := &plan{ctx: ctx, store: s}
+	if sizes == nil {
+		sizes = make(Sizes)
+	}
+	p := &plan{ctx: ctx, store: s, sizes: sizes}
 	refs, err := s.liveWithout(drop)
 	if err != nil {
 		return nil, fmt.Errorf("plan: %w", err)
@@ -52,6 +100,7 @@ func (s *Store) Plan(ctx context.Context, lock *Lock, drop Selection, mounts Mou
 type plan struct {
 	ctx    context.Context //nolint:containedctx // lives exactly as long as the one call
 	store  *Store
+	sizes  Sizes
 	losses []Loss
 }
 
@@ -121,34 +170,48 @@ func (p *plan) layers(gone *unneeded) error {
 
 // lose counts what goes of a layer, or of what is left of one: all but what it lends.
 func (p *plan) lose(o Object, l *lent) error {
-	dir := l.remnant.dir
-	if err := p.add(o, dir); err != nil || len(l.blocks) == 0 {
-		return err
-	}
-	loss := &p.losses[len(p.losses)-1]
-	loss.Lent, loss.id, loss.Bytes = true, l.remnant.id, 0
-	entries, err := os.ReadDir(dir)
+	all, rest, err := p.usage(l.remnant.dir)
 	if err != nil {
 		return err
 	}
-	for _, entry := range entries {
-		if isKeptOfRemnant(entry.Name()) {
-			continue
-		}
-		bytes, err := diskusage.Of(p.ctx, filepath.Join(dir, entry.Name()))
+	loss := Loss{Object: o, Bytes: all, path: l.remnant.dir, had: all}
+	if len(l.blocks) > 0 {
+		freed, err := l.unlent()
 		if err != nil {
 			return err
 		}
-		loss.Bytes += bytes
+		loss.Lent, loss.id, loss.Bytes = true, l.remnant.id, rest+freed
 	}
-	freed, err := l.unlent()
-	if err != nil {
-		return err
-	}
-	if loss.Bytes += freed; loss.Bytes == 0 {
-		p.losses = p.losses[:len(p.losses)-1] // it has been reduced already
+	if loss.Bytes > 0 { // else it has been reduced already
+		p.losses = append(p.losses, loss)
 	}
 	return nil
+}
+
+// usage gives what a layer takes, or what is left of one; rest is without what would have to be kept for borrowers.
+func (p *plan) usage(dir string) (all, rest int64, err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return 0, 0, err
+	}
+	if all, err = diskusage.Self(p.ctx, dir); err != nil {
+		return 0, 0, err
+	}
+	for _, entry := range entries {
+		measure := diskusage.Of
+		if entry.IsDir() {
+			measure = p.sizes.tree
+		}
+		bytes, err := measure(p.ctx, filepath.Join(dir, entry.Name()))
+		if err != nil {
+			return 0, 0, err
+		}
+		all += bytes
+		if !isKeptOfRemnant(entry.Name()) {
+			rest += bytes
+		}
+	}
+	return all, rest, nil
 }
 
 func (p *plan) blobs(gone *unneeded) error {
