@@ -53,7 +53,7 @@ The same changes, options and $SOURCE_DATE_EPOCH give the same ID.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVarP(&opts.Author, "author", "a", "", "author, such as `\"Ada <ada@example.com>\"`")
-	flags.StringArrayVarP(&opts.Changes, "change", "c", nil, "Dockerfile `instruction` to apply: CMD, ENTRYPOINT, ENV, EXPOSE, ...")
+	listVarP(flags, &opts.Changes, "change", "c", "Dockerfile `instruction` to apply: CMD, ENTRYPOINT, ENV, EXPOSE, ...")
 	flags.StringVarP(&opts.Message, "message", "m", "", "`text` for the image's history")
 	flags.BoolVarP(&opts.Pause, "pause", "p", true, "pause the container while its changes are read")
 	flags.BoolVar(&noPause, "no-pause", false, "the same as --pause=false")

@@ -50,8 +50,8 @@ func (f *containerFlags) addImage(cmd *cobra.Command, flags *pflag.FlagSet) {
 
 func (f *containerFlags) addIdentity(flags *pflag.FlagSet) {
 	flags.StringVar(&f.Name, "name", "", "`name` of the container (default: one is made up)")
-	flags.StringArrayVarP(&f.Labels, "label", "l", nil, "label: `KEY=value`, or KEY")
-	flags.StringArrayVar(&f.LabelFiles, "label-file", nil, "`file` with lines as --label takes them")
+	listVarP(flags, &f.Labels, "label", "l", "label: `KEY=value`, or KEY")
+	listVar(flags, &f.LabelFiles, "label-file", "`file` with lines as --label takes them")
 	flags.StringVar(&f.CIDFile, "cidfile", "", "write the ID to `file`, which must not be there yet")
 	flags.BoolVar(&f.Remove, "rm", false, "remove the container when it ends")
 }
@@ -60,8 +60,8 @@ func (f *containerFlags) addProcess(flags *pflag.FlagSet) {
 	flags.StringVarP(&f.User, "user", "u", "", "`user` to run as: name or ID, with \":group\" if not the user's own (default: the image's)")
 	flags.StringVarP(&f.WorkDir, "workdir", "w", "", "working `directory`, made if it is missing (default: the image's)")
 	flags.StringVar(&f.entrypoint, "entrypoint", "", "`program` to run instead of the image's entry point and command; \"\" for none")
-	flags.StringArrayVarP(&f.Env, "env", "e", nil, "environment: `NAME=value`, or NAME for the value it has here")
-	flags.StringArrayVar(&f.EnvFiles, "env-file", nil, "`file` with lines as --env takes them")
+	listVarP(flags, &f.Env, "env", "e", "environment: `NAME=value`, or NAME for the value it has here")
+	listVar(flags, &f.EnvFiles, "env-file", "`file` with lines as --env takes them")
 	flags.BoolVarP(&f.Interactive, "interactive", "i", false, "the command reads this command's input")
 	flags.BoolVarP(&f.Terminal, "tty", "t", false, "the command has a terminal of its own")
 }
@@ -75,7 +75,7 @@ func (f *containerFlags) addLife(cmd *cobra.Command, flags *pflag.FlagSet) {
 	flags.IntVar(&f.stopSeconds, "stop-timeout", 10, "`seconds` to end in, when it is asked to, before it is killed; -1 for any time")
 	flags.StringVar(&f.logDriver, "log-driver", engine.LogLocal, "`kind` of its log: local (fast), json-file (Docker's format) or none")
 	suggest(cmd, "log-driver", engine.LogLocal, engine.LogJSON, engine.LogNone)
-	flags.StringArrayVar(&f.logOptions, "log-opt", nil, "option of the log: max-size=`SIZE` for each file, max-file=NUMBER of files")
+	listVar(flags, &f.logOptions, "log-opt", "option of the log: max-size=`SIZE` for each file, max-file=NUMBER of files")
 	flags.StringVar(&f.Health.Command, "health-cmd", "", "`command` for the shell that says whether it is healthy (default: the image's)")
 	flags.DurationVar(&f.Health.Interval, "health-interval", 0, "`time` between two of these (default 30s)")
 	flags.DurationVar(&f.Health.Timeout, "health-timeout", 0, "`time` that one may take (default 30s)")

@@ -63,7 +63,7 @@ Times are as 2026-01-31T12:00:00, 2026-01-31, seconds since 1970, or how long ag
 	flags := cmd.Flags()
 	flags.StringVar(&since, "since", "", "print also what has happened since `time`")
 	flags.StringVar(&until, "until", "", "end at `time`")
-	flags.StringArrayVarP(&filters, "filter", "f", nil, "print only what `KEY=VALUE` selects; the same key again is an alternative")
+	listVarP(flags, &filters, "filter", "f", "print only what `KEY=VALUE` selects; the same key again is an alternative")
 	flags.StringVar(&text, "format", "", "print each by a Go `template`; 'json' for one line of JSON")
 	return cmd
 }

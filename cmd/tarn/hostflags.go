@@ -8,25 +8,24 @@ import (
 )
 
 func (f *containerFlags) addMounts(flags *pflag.FlagSet) {
-	flags.StringArrayVarP(&f.Volumes, "volume", "v", nil,
-		"mount `[SOURCE:]DEST[:OPTIONS]`: a path of the host, or a volume by its name, or a new one")
-	flags.StringArrayVar(&f.Mounts, "mount", nil, "mount `type=KIND,KEY=VALUE,...`: bind, volume or tmpfs; source, target, readonly and so on")
-	flags.StringArrayVar(&f.Tmpfs, "tmpfs", nil, "mount an empty file system in memory: `DEST[:OPTIONS]`")
-	flags.StringArrayVar(&f.VolumesFrom, "volumes-from", nil, "mount what `CONTAINER[:ro]` has mounted")
+	listVarP(flags, &f.Volumes, "volume", "v", "mount `[SOURCE:]DEST[:OPTIONS]`: a path of the host, or a volume by its name, or a new one")
+	listVar(flags, &f.Mounts, "mount", "mount `type=KIND,KEY=VALUE,...`: bind, volume or tmpfs; source, target, readonly and so on")
+	listVar(flags, &f.Tmpfs, "tmpfs", "mount an empty file system in memory: `DEST[:OPTIONS]`")
+	listVar(flags, &f.VolumesFrom, "volumes-from", "mount what `CONTAINER[:ro]` has mounted")
 	flags.StringVar(&f.Isolation.ShmSize, "shm-size", "", "`size` of /dev/shm in bytes, or with k, m or g (default 64m)")
 	flags.BoolVar(&f.ReadOnly, "read-only", false, "the root file system cannot be written")
 }
 
 func (f *containerFlags) addSecurity(cmd *cobra.Command, flags *pflag.FlagSet) {
-	flags.StringArrayVar(&f.SecurityOpt, "security-opt", nil, "`option`: no-new-privileges, seccomp=unconfined or seccomp=FILE, "+
+	listVar(flags, &f.SecurityOpt, "security-opt", "`option`: no-new-privileges, seccomp=unconfined or seccomp=FILE, "+
 		"apparmor=PROFILE, label=disable, systempaths=unconfined, mask=PATH, unmask=PATH, writable-cgroups=true")
 	suggest(cmd, "security-opt", "no-new-privileges", "seccomp=", "apparmor=", "label=disable", "systempaths=unconfined", "mask=", "unmask=", "writable-cgroups=true")
 	o := &f.Isolation
-	flags.StringArrayVar(&o.CapAdd, "cap-add", nil, "`capability` to have besides the usual ones, or ALL")
-	flags.StringArrayVar(&o.CapDrop, "cap-drop", nil, "`capability` not to have, or ALL")
+	listVar(flags, &o.CapAdd, "cap-add", "`capability` to have besides the usual ones, or ALL")
+	listVar(flags, &o.CapDrop, "cap-drop", "`capability` not to have, or ALL")
 	flags.BoolVar(&o.Privileged, "privileged", false, "give it all capabilities and devices, and hide nothing of the machine from it")
-	flags.StringArrayVar(&o.GroupAdd, "group-add", nil, "`group` that the user is in as well: name or ID")
-	flags.StringArrayVar(&o.Sysctls, "sysctl", nil, "kernel setting of its namespaces: `NAME=value`")
+	listVar(flags, &o.GroupAdd, "group-add", "`group` that the user is in as well: name or ID")
+	listVar(flags, &o.Sysctls, "sysctl", "kernel setting of its namespaces: `NAME=value`")
 }
 
 // addSharing is about what a container has in common with the host or with others.
@@ -37,8 +36,8 @@ func (f *containerFlags) addSharing(cmd *cobra.Command, flags *pflag.FlagSet) {
 	flags.StringVar(&o.UTS, "uts", "", "`whose` host name: host (default: its own)")
 	flags.StringVar(&o.CgroupNS, "cgroupns", "", "`whose` cgroups it sees: private or host (default private)")
 	flags.StringVar(&o.Userns.Mode, "userns", "", "`whose` users: host, auto[:size=NUMBER] or container:NAME (default host)")
-	flags.StringArrayVar(&o.Userns.UIDMap, "uidmap", nil, "users of its own: `CONTAINER:HOST[:SIZE]`, numbers")
-	flags.StringArrayVar(&o.Userns.GIDMap, "gidmap", nil, "groups of its own: `CONTAINER:HOST[:SIZE]` (default: as --uidmap)")
+	listVar(flags, &o.Userns.UIDMap, "uidmap", "users of its own: `CONTAINER:HOST[:SIZE]`, numbers")
+	listVar(flags, &o.Userns.GIDMap, "gidmap", "groups of its own: `CONTAINER:HOST[:SIZE]` (default: as --uidmap)")
 	flags.StringVar(&o.Userns.SubUIDName, "subuidname", "", "users of its own: those that /etc/subuid has for `name`")
 	flags.StringVar(&o.Userns.SubGIDName, "subgidname", "", "groups of its own: those that /etc/subgid has for `name`")
 	suggest(cmd, "ipc", "private", "shareable", "none", "host", "container:")
@@ -70,18 +69,18 @@ func (f *containerFlags) addResources(flags *pflag.FlagSet) {
 	flags.Int64Var(&f.swappiness, "memory-swappiness", -1, "how readily it is swapped out: `0 to 100`")
 	flags.BoolVar(&r.OomKillDisable, "oom-kill-disable", false, "have processes wait, not be killed, when there is no more memory for them")
 	flags.IntVar(&f.Isolation.OomScoreAdj, "oom-score-adj", 0, "how readily it is killed when the machine has no memory: `-1000 to 1000`")
-	flags.StringArrayVar(&r.Ulimits, "ulimit", nil, "limit of each process: `NAME=SOFT[:HARD]`, as nofile=1024:4096")
+	listVar(flags, &r.Ulimits, "ulimit", "limit of each process: `NAME=SOFT[:HARD]`, as nofile=1024:4096")
 	flags.StringVar(&r.CgroupParent, "cgroup-parent", "", "`cgroup` to make its own in")
 }
 
 func (f *containerFlags) addDevices(flags *pflag.FlagSet) {
 	r := &f.Resources
-	flags.StringArrayVar(&r.Devices, "device", nil, "device, or all in a directory: `HOST[:CONTAINER][:PERMISSIONS]`, of rwm")
-	flags.StringArrayVar(&r.DeviceCgroupRules, "device-cgroup-rule", nil, "devices that it may use: `TYPE MAJOR:MINOR PERMISSIONS`, as 'c 1:3 rwm'")
+	listVar(flags, &r.Devices, "device", "device, or all in a directory: `HOST[:CONTAINER][:PERMISSIONS]`, of rwm")
+	listVar(flags, &r.DeviceCgroupRules, "device-cgroup-rule", "devices that it may use: `TYPE MAJOR:MINOR PERMISSIONS`, as 'c 1:3 rwm'")
 	flags.Uint16Var(&r.BlkioWeight, "blkio-weight", 0, "`weight` among others that want block devices: 10 to 1000")
-	flags.StringArrayVar(&r.BlkioWeightDevice, "blkio-weight-device", nil, "the same of one: `DEVICE:WEIGHT`")
-	flags.StringArrayVar(&r.ReadBps, "device-read-bps", nil, "bytes to read in a second: `DEVICE:SIZE`")
-	flags.StringArrayVar(&r.WriteBps, "device-write-bps", nil, "bytes to write in a second: `DEVICE:SIZE`")
-	flags.StringArrayVar(&r.ReadIOps, "device-read-iops", nil, "reads in a second: `DEVICE:NUMBER`")
-	flags.StringArrayVar(&r.WriteIOps, "device-write-iops", nil, "writes in a second: `DEVICE:NUMBER`")
+	listVar(flags, &r.BlkioWeightDevice, "blkio-weight-device", "the same of one: `DEVICE:WEIGHT`")
+	listVar(flags, &r.ReadBps, "device-read-bps", "bytes to read in a second: `DEVICE:SIZE`")
+	listVar(flags, &r.WriteBps, "device-write-bps", "bytes to write in a second: `DEVICE:SIZE`")
+	listVar(flags, &r.ReadIOps, "device-read-iops", "reads in a second: `DEVICE:NUMBER`")
+	listVar(flags, &r.WriteIOps, "device-write-iops", "writes in a second: `DEVICE:NUMBER`")
 }

@@ -90,7 +90,7 @@ Fields for --format: .ID .Repository .Tag .Digest .CreatedSince .CreatedAt .Size
 	list.addFlags(flags, "images")
 	flags.BoolVarP(&all, "all", "a", false, "list images without a name that others were made from, too")
 	flags.BoolVar(&digests, "digests", false, "print the digests of the images' manifests")
-	flags.StringArrayVarP(&filters, "filter", "f", nil, "list only images with `KEY=VALUE`; all that are given must hold")
+	listVarP(flags, &filters, "filter", "f", "list only images with `KEY=VALUE`; all that are given must hold")
 	suggest(cmd, "filter", "reference=", "dangling=true", "dangling=false", "label=", "before=", "since=")
 	return cmd
 }

@@ -69,13 +69,13 @@ com.docker.network.bridge.host_binding_ipv4=IP.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVarP(&opts.Driver, "driver", "d", "bridge", "`name` of the driver: there is only bridge")
-	flags.StringArrayVar(&opts.Subnets, "subnet", nil, "`addresses` of the network, as 10.1.0.0/16: one of IPv4, and one of IPv6")
-	flags.StringArrayVar(&opts.Gateways, "gateway", nil, "the host's `address` in a subnet")
-	flags.StringArrayVar(&opts.Ranges, "ip-range", nil, "`addresses` in a subnet that containers get")
+	listVar(flags, &opts.Subnets, "subnet", "`addresses` of the network, as 10.1.0.0/16: one of IPv4, and one of IPv6")
+	listVar(flags, &opts.Gateways, "gateway", "the host's `address` in a subnet")
+	listVar(flags, &opts.Ranges, "ip-range", "`addresses` in a subnet that containers get")
 	flags.BoolVar(&opts.IPv6, "ipv6", false, "IPv6, too")
 	flags.BoolVar(&opts.Internal, "internal", false, "nothing leads out of the network")
-	flags.StringArrayVar(&opts.Labels, "label", nil, "label: `KEY=value`, or KEY")
-	flags.StringArrayVarP(&opts.Options, "opt", "o", nil, "option of the driver: `KEY=value`")
+	listVar(flags, &opts.Labels, "label", "label: `KEY=value`, or KEY")
+	listVarP(flags, &opts.Options, "opt", "o", "option of the driver: `KEY=value`")
 	return cmd
 }
 
@@ -151,7 +151,7 @@ Fields for --format: .ID .Name .Driver .Scope .IPv4 .IPv6 .Internal .Labels .Lab
 	}
 	flags := cmd.Flags()
 	list.addFlags(flags, "networks")
-	flags.StringArrayVarP(&filters, "filter", "f", nil, "list only networks with `KEY=VALUE`")
+	listVarP(flags, &filters, "filter", "f", "list only networks with `KEY=VALUE`")
 	suggest(cmd, "filter", "name=", "id=", "driver=", "label=", "until=", "dangling=")
 	return cmd
 }
@@ -187,7 +187,7 @@ started again.`,
 	flags := cmd.Flags()
 	flags.StringVar(&opts.IP, "ip", "", "IPv4 `address`")
 	flags.StringVar(&opts.IP6, "ip6", "", "IPv6 `address`")
-	flags.StringArrayVar(&opts.Aliases, "alias", nil, "another `name` by which containers of the network find it")
+	listVar(flags, &opts.Aliases, "alias", "another `name` by which containers of the network find it")
 	return cmd
 }
 

@@ -11,21 +11,19 @@ import (
 
 // addNetworks adds the flags that say in which networks a container is, and how it is reached there.
 func (f *containerFlags) addNetworks(cmd *cobra.Command, flags *pflag.FlagSet) {
-	flags.StringArrayVar(&f.Networks, "network", nil,
-		"`network`: bridge, none, host, pasta[:OPTION,…], container:NAME or a name, with options NAME,alias=…,ip=…,ip6=…,mac-address=…; again for more (default bridge, without root pasta)")
+	listVar(flags, &f.Networks, "network", "`network`: bridge, none, host, pasta[:OPTION,…], container:NAME or a name, with options NAME,alias=…,ip=…,ip6=…,mac-address=…; again for more (default bridge, without root pasta)")
 	suggest(cmd, "network", "bridge", engine.NetworkNone, engine.NetworkHost, engine.NetworkPasta, "container:")
-	flags.StringArrayVarP(&f.Publish, "publish", "p", nil,
-		"reach a port by one of the host: `[IP:][HOSTPORT:]PORT[/PROTOCOL]`, or ranges of them")
+	listVarP(flags, &f.Publish, "publish", "p", "reach a port by one of the host: `[IP:][HOSTPORT:]PORT[/PROTOCOL]`, or ranges of them")
 	flags.BoolVarP(&f.PublishAll, "publish-all", "P", false, "reach all exposed ports by any of the host")
-	flags.StringArrayVar(&f.Expose, "expose", nil, "say that the container serves `PORT[/PROTOCOL]`")
+	listVar(flags, &f.Expose, "expose", "say that the container serves `PORT[/PROTOCOL]`")
 	flags.StringVar(&f.IP, "ip", "", "IPv4 `address` in the first network")
 	flags.StringVar(&f.IP6, "ip6", "", "IPv6 `address` in the first network")
 	flags.StringVar(&f.MAC, "mac-address", "", "`address` of the container's Ethernet device in the first network")
-	flags.StringArrayVar(&f.Aliases, "network-alias", nil, "another `name` by which containers of its networks find it")
-	flags.StringArrayVar(&f.DNS, "dns", nil, "`address` of a name server (default: the host's)")
-	flags.StringArrayVar(&f.DNSSearch, "dns-search", nil, "`domain` to look for names in; \".\" for none")
-	flags.StringArrayVar(&f.DNSOptions, "dns-option", nil, "`option` for resolv.conf")
-	flags.StringArrayVar(&f.AddHosts, "add-host", nil, "line of /etc/hosts: `NAME:IP`; host-gateway is the host's address")
+	listVar(flags, &f.Aliases, "network-alias", "another `name` by which containers of its networks find it")
+	listVar(flags, &f.DNS, "dns", "`address` of a name server (default: the host's)")
+	listVar(flags, &f.DNSSearch, "dns-search", "`domain` to look for names in; \".\" for none")
+	listVar(flags, &f.DNSOptions, "dns-option", "`option` for resolv.conf")
+	listVar(flags, &f.AddHosts, "add-host", "line of /etc/hosts: `NAME:IP`; host-gateway is the host's address")
 	flags.SetNormalizeFunc(networkNames)
 }
 

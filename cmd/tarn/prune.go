@@ -81,7 +81,7 @@ label!=KEY[=VALUE].`,
 	flags.BoolVarP(&force, "force", "f", false, "do not ask")
 	flags.BoolVar(&volumes, "volumes", false, "remove volumes without a name of their own that no container has")
 	flags.BoolVar(&dryRun, "dry-run", false, "only show what would go")
-	flags.StringArrayVar(&filters, "filter", nil, "remove only what `KEY=VALUE` selects")
+	listVar(flags, &filters, "filter", "remove only what `KEY=VALUE` selects")
 	return cmd
 }
 

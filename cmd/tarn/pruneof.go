@@ -52,7 +52,7 @@ func newPruneOfCmd(a *app, cmd *cobra.Command, choose func(filters []string) (*p
 	}
 	flags := cmd.Flags()
 	flags.BoolVarP(&force, "force", "f", false, "do not ask")
-	flags.StringArrayVar(&filters, "filter", nil, "remove only what `KEY=VALUE` selects")
+	listVar(flags, &filters, "filter", "remove only what `KEY=VALUE` selects")
 	return cmd
 }
 

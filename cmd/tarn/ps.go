@@ -97,7 +97,7 @@ Fields for --format: .ID .Image .Command .CreatedAt .RunningFor .Status .State .
 	flags.BoolVarP(&latest, "latest", "l", false, "list the newest only, whether it runs or not")
 	flags.IntVarP(&last, "last", "n", 0, "list the newest `number` only, whether they run or not")
 	flags.BoolVarP(&size, "size", "s", false, "print how much they have written")
-	flags.StringArrayVarP(&filters, "filter", "f", nil, "list only containers with `KEY=VALUE`; the same key again is an alternative")
+	listVarP(flags, &filters, "filter", "f", "list only containers with `KEY=VALUE`; the same key again is an alternative")
 	suggest(cmd, "filter", "id=", "name=", "status=created", "status=running", "status=paused", "status=restarting",
 		"status=exited", "status=damaged", "exited=", "label=", "ancestor=", "volume=", "network=", "before=", "since=", "health=", "restart-policy=",
 		"should-start-on-boot=true", "should-start-on-boot=false")

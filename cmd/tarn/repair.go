@@ -44,7 +44,7 @@ What could not be mended is listed, and the exit status is 1.`,
 	}
 	flags := cmd.Flags()
 	reg.add(flags)
-	flags.StringArrayVar(&opts.From, "from", nil, "take what is missing from an archive, a `file` or a directory (may be given again)")
+	listVar(flags, &opts.From, "from", "take what is missing from an archive, a `file` or a directory (may be given again)")
 	flags.BoolVar(&opts.Offline, "offline", false, "ask no registry")
 	return cmd
 }

@@ -60,7 +60,7 @@ when it is not there, else the command's: 128 and the number of a signal that en
 		ValidArgsFunction: complete(1, a.imageNames),
 	}
 	flags.add(cmd)
-	cmd.Flags().StringArrayVarP(&attach, "attach", "a", nil, "be attached to `stream` only: stdin, stdout or stderr; again for more (default: all)")
+	listVarP(cmd.Flags(), &attach, "attach", "a", "be attached to `stream` only: stdin, stdout or stderr; again for more (default: all)")
 	suggest(cmd, "attach", "stdin", "stdout", "stderr")
 	cmd.Flags().BoolVarP(&opts.Detach, "detach", "d", false, "run it in the background, and print its ID")
 	cmd.Flags().StringVar(&opts.DetachKeys, "detach-keys", "", "`keys` to leave a terminal with, which runs on (default: ctrl-p,ctrl-q)")

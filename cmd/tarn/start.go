@@ -64,7 +64,7 @@ containers with the policy always, and those with unless-stopped that nobody has
 	flags.BoolVar(&opts.SigProxy, "sig-proxy", true, "with --attach: pass signals on")
 	flags.StringVar(&opts.DetachKeys, "detach-keys", "", "`keys` to leave a terminal with (default: ctrl-p,ctrl-q)")
 	flags.BoolVar(&all, "all", false, "start all that do not run, or those that --filter selects")
-	flags.StringArrayVarP(&filters, "filter", "f", nil, "with --all: only containers with `KEY=VALUE`, as in 'tarn ps'")
+	listVarP(flags, &filters, "filter", "f", "with --all: only containers with `KEY=VALUE`, as in 'tarn ps'")
 	return cmd
 }
 

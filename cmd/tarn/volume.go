@@ -65,8 +65,8 @@ as a volume.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVarP(&opts.Driver, "driver", "d", "local", "`name` of the driver: there is only local")
-	flags.StringArrayVar(&opts.Labels, "label", nil, "label: `KEY=value`, or KEY")
-	flags.StringArrayVarP(&opts.Options, "opt", "o", nil, "option of the driver: `KEY=value`")
+	listVar(flags, &opts.Labels, "label", "label: `KEY=value`, or KEY")
+	listVarP(flags, &opts.Options, "opt", "o", "option of the driver: `KEY=value`")
 	return cmd
 }
 
@@ -130,7 +130,7 @@ Fields for --format: .Name .Driver .Scope .Mountpoint .Labels .Label "KEY" .Link
 	}
 	flags := cmd.Flags()
 	list.addFlags(flags, "volumes")
-	flags.StringArrayVarP(&filters, "filter", "f", nil, "list only volumes with `KEY=VALUE`")
+	listVarP(flags, &filters, "filter", "f", "list only volumes with `KEY=VALUE`")
 	suggest(cmd, "filter", "name=", "driver=", "label=", "dangling=")
 	return cmd
 }
