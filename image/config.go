@@ -3,6 +3,7 @@ package image
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
@@ -164,13 +165,16 @@ func ChainID(diffIDs []Digest) Digest {
 // Clone gives a copy that shares nothing mutable with c.
 func (c *RunConfig) Clone() RunConfig {
 	clone := *c
-	raw, err := json.Marshal(c)
-	if err != nil {
-		return clone // cannot happen: every field marshals
+	clone.ExposedPorts, clone.Volumes, clone.Labels = maps.Clone(c.ExposedPorts), maps.Clone(c.Volumes), maps.Clone(c.Labels)
+	clone.Env, clone.OnBuild = slices.Clone(c.Env), slices.Clone(c.OnBuild)
+	clone.Entrypoint, clone.Cmd, clone.Shell = slices.Clone(c.Entrypoint), slices.Clone(c.Cmd), slices.Clone(c.Shell)
+	if c.Healthcheck != nil {
+		check := *c.Healthcheck
+		check.Test = slices.Clone(check.Test)
+		clone.Healthcheck = &check
 	}
-	clone = RunConfig{}
-	if err := json.Unmarshal(raw, &clone); err != nil {
-		return *c
+	if c.StopTimeout != nil {
+		clone.StopTimeout = new(*c.StopTimeout)
 	}
 	return clone
 }

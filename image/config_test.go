@@ -3,6 +3,7 @@ package image_test
 import (
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -204,4 +205,32 @@ func FuzzManifest(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestCloneSharesNothing has a value in each field, and changes all that the copy could have in common.
+func TestCloneSharesNothing(t *testing.T) {
+	full := func() image.RunConfig {
+		seconds := 7
+		return image.RunConfig{
+			Hostname: "h", Domainname: "d", User: "u", ExposedPorts: map[string]struct{}{"80/tcp": {}}, Env: []string{"A=1"},
+			Entrypoint: image.Words{"e"}, Cmd: image.Words{"c"}, Healthcheck: &image.Healthcheck{Test: []string{"NONE"}, Retries: 3},
+			ArgsEscaped: true, Image: "i", Volumes: map[string]struct{}{"/v": {}}, WorkingDir: "/w", NetworkDisabled: true, MacAddress: "m",
+			OnBuild: []string{"RUN"}, Labels: map[string]string{"k": "v"}, StopSignal: "s", StopTimeout: &seconds, Shell: image.Words{"sh"},
+		}
+	}
+	c := full()
+	for i, v := 0, reflect.ValueOf(c); i < v.NumField(); i++ {
+		require.False(t, v.Field(i).IsZero(), "%s is tested", v.Type().Field(i).Name)
+	}
+	clone := c.Clone()
+	require.Equal(t, full(), clone)
+	for _, list := range [][]string{c.Env, c.Entrypoint, c.Cmd, c.OnBuild, c.Shell, c.Healthcheck.Test} {
+		list[0] = "changed"
+	}
+	clear(c.ExposedPorts)
+	clear(c.Volumes)
+	clear(c.Labels)
+	*c.StopTimeout, c.Healthcheck.Retries = 8, 4
+	require.Equal(t, full(), clone)
+	require.Equal(t, image.RunConfig{}, (&image.RunConfig{}).Clone())
 }
