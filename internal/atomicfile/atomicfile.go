@@ -119,18 +119,25 @@ func MkdirTemp(dir string) (*os.File, error) {
 	}
 }
 
-// RemoveAll is [os.RemoveAll], and removes the directories in dir side by side: many a file system waits for its
-// disk at each.
+// RemoveAll is [os.RemoveAll], and removes the directories in dir side by side, and beside its files: many a file
+// system waits for its disk at each.
 func RemoveAll(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return os.RemoveAll(dir) // it is a file
 	}
 	var all sync.WaitGroup
+	var files []string
 	for _, entry := range entries[:min(len(entries), maxSideBySide)] {
+		path := filepath.Join(dir, entry.Name())
 		if entry.IsDir() {
-			all.Go(func() { _ = os.RemoveAll(filepath.Join(dir, entry.Name())) })
+			all.Go(func() { _ = os.RemoveAll(path) })
+		} else {
+			files = append(files, path)
 		}
+	}
+	for _, path := range files {
+		_ = os.Remove(path)
 	}
 	all.Wait()
 	return os.RemoveAll(dir) // also what could not be removed above, and says why
