@@ -82,8 +82,9 @@ func (e *Engine) execIn(ctx context.Context, c *Container, opts ExecOptions) (in
 	}
 	streams := &attachment{
 		Stdin: opts.Stdin, Stdout: opts.Stdout, Stderr: opts.Stderr, interactive: opts.Input, terminal: opts.Terminal,
+		sigProxy: opts.SigProxy,
 	}
-	defer streams.catch(opts.SigProxy)()
+	defer streams.stop()
 	p, err := e.join(ctx, c, opts, container.Config{DieWithParent: true}, streams)
 	if err != nil {
 		return 0, err

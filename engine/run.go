@@ -45,10 +45,9 @@ func (e *Engine) Run(ctx context.Context, opts RunOptions) (status int, err erro
 	}
 	streams := &attachment{
 		Stdin: opts.Stdin, Stdout: opts.Stdout, Stderr: opts.Stderr,
-		interactive: opts.Interactive, terminal: opts.Terminal,
+		interactive: opts.Interactive, terminal: opts.Terminal, sigProxy: opts.SigProxy,
 	}
-	stop := streams.catch(opts.SigProxy)
-	defer stop()
+	defer streams.stop()
 	reserved := opts.Reserved
 	if reserved == nil {
 		reserved = Reserve()

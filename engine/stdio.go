@@ -23,13 +23,14 @@ type attachment struct {
 	Stdin, Stdout, Stderr *os.File // ours
 	interactive           bool     // the container gets Stdin
 	terminal              bool     // the container has a terminal of its own
+	sigProxy              bool     // it gets the signals that we get
 
 	log     logfile.Writer // of what the container writes, nil for none
 	files   []*os.File     // of the container's, to be closed when it has them
 	inputs  []func()       // copies to the container: nobody waits for them
 	outputs []func()       // copies from the container: waited for, so that nothing is lost
 	copying sync.WaitGroup // the outputs
-	signals *relay.Signals
+	signals *relay.Signals // nil if they are not for the container
 }
 
 // errNotTerminal is what Docker says in the same place.
@@ -39,8 +40,8 @@ var errNotTerminal = errors.New("the input is not a terminal: leave out -t, or -
 // byte takes a detour. Nothing else of the host's is, for the container's root could open it again:
 // a file that is only read here for writing, or a terminal to read what is typed for others.
 func (a *attachment) prepare(spec *specs.Spec, cfg *container.Config) (err error) {
-	if a.signals != nil {
-		a.signals.Ready()
+	if a.sigProxy {
+		a.signals = relay.Catch()
 	}
 	if a.terminal {
 		if a.interactive && !isTerminal(a.Stdin) {
@@ -137,13 +138,11 @@ func (s logStream) Write(data []byte) (int, error) {
 	return len(data), nil
 }
 
-// catch begins to take signals for the container, until stop. Those that come before it runs wait.
-func (a *attachment) catch(proxy bool) (stop func()) {
-	if !proxy {
-		return func() {}
+// stop ends what prepare has begun.
+func (a *attachment) stop() {
+	if a.signals != nil {
+		a.signals.Stop()
 	}
-	a.signals = relay.Catch()
-	return a.signals.Stop
 }
 
 // serve copies and passes on signals until the process ends, and gives its status.

@@ -104,7 +104,7 @@ func execute(ctx context.Context, r *runtime, args []string) (int, error) {
 	if !isRoot {
 		return r.executeAsRoot(ctx, j.id)
 	}
-	proxy := newProxy(!j.detach)
+	proxy := proxy{wanted: !j.detach}
 	proxy.ready()
 	p, err := r.join(ctx, &j, rest[1:])
 	if err != nil || j.detach {

@@ -32,7 +32,7 @@ func run(ctx context.Context, r *runtime, args []string) (int, error) {
 		return status, err
 	}
 	c.id = rest[0]
-	proxy := newProxy(!c.detach)
+	proxy := proxy{wanted: !c.detach}
 	c.ready = proxy.ready
 	h, spec, p, err := r.create(ctx, &c)
 	if err != nil {
@@ -56,21 +56,14 @@ func run(ctx context.Context, r *runtime, args []string) (int, error) {
 // proxy stands between a container's process and who waits for it here: signals, and the terminal if
 // it has one.
 type proxy struct {
-	signals *relay.Signals
+	wanted  bool
+	signals *relay.Signals // nil until it is ready
 }
 
-// newProxy begins to take signals: those that come before there is a process wait.
-func newProxy(wanted bool) *proxy {
-	if !wanted {
-		return &proxy{}
-	}
-	return &proxy{signals: relay.Catch()}
-}
-
-// ready waits until signals are taken: whoever learns that there is a process may send it some.
+// ready takes signals from now on: whoever learns that there is a process may send it some.
 func (x *proxy) ready() {
-	if x.signals != nil {
-		x.signals.Ready()
+	if x.wanted {
+		x.signals = relay.Catch()
 	}
 }
 

@@ -13,25 +13,18 @@ import (
 
 // Signals are caught signals. They wait in C until somebody takes them.
 type Signals struct {
-	C     chan os.Signal
-	usual chan struct{} // closed when the usual ones are caught
+	C chan os.Signal
 }
 
-// Catch begins to catch the usual signals, in the background: package signal hands each that it is to catch
-// from thread to thread, at some 50 µs. The caller calls Ready before somebody can know that there is a
-// program, and Stop at last.
+// Catch catches the usual signals, before somebody can know that there is a program. Package signal hands each that it
+// is to catch from thread to thread, at some 50 µs: who starts a program had better do it when there is nothing else
+// to wait for. The caller calls Stop at last.
 func Catch() *Signals {
-	s := &Signals{C: make(chan os.Signal, 64), usual: make(chan struct{})} // as many as there are kinds, so that none is dropped
-	go func() {
-		defer close(s.usual)
-		signal.Notify(s.C, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2,
-			syscall.SIGALRM, syscall.SIGCONT, syscall.SIGWINCH)
-	}()
+	s := &Signals{C: make(chan os.Signal, 64)} // as many as there are kinds, so that none is dropped
+	signal.Notify(s.C, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2,
+		syscall.SIGALRM, syscall.SIGCONT, syscall.SIGWINCH)
 	return s
 }
-
-// Ready waits until the usual signals are caught.
-func (s *Signals) Ready() { <-s.usual }
 
 // rareDelay is how long a program has to run to be one that somebody sends rare signals.
 const rareDelay = 20 * time.Millisecond
@@ -52,8 +45,6 @@ func (s *Signals) CatchRare(done <-chan struct{}) {
 	signal.Notify(s.C, rare...)
 }
 
-// Stop ends the catching: signals mean to this program what they meant before.
-func (s *Signals) Stop() {
-	s.Ready()
-	signal.Stop(s.C)
-}
+// Stop ends the catching: soon, signals mean to this program what they meant before. It does not wait for that, since
+// most end with it.
+func (s *Signals) Stop() { go signal.Stop(s.C) }

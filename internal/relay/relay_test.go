@@ -18,7 +18,6 @@ func TestSignalsAreCaught(t *testing.T) {
 		require.NoError(t, syscall.Kill(os.Getpid(), want))
 		require.Equal(t, os.Signal(want), <-s.C)
 	}
-	s.Ready()
 	take(syscall.SIGINT)
 	take(syscall.SIGTERM)
 	take(syscall.SIGHUP)
@@ -35,7 +34,6 @@ func TestCatchRareEnds(t *testing.T) {
 	done := make(chan struct{})
 	close(done)
 	s.CatchRare(done)
-	s.Ready()
 	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGUSR1))
 	require.Equal(t, os.Signal(syscall.SIGUSR1), <-s.C)
 }
