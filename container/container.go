@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"runtime"
 	"slices"
 	"sync"
 	"syscall"
@@ -148,6 +149,7 @@ func (c *Container) Make(spec *specs.Spec) {
 		m.spec = spec
 		m.do(m.prepare)
 	}
+	runtime.Gosched() // the thread goes on now, and this on another processor: the other way round it takes 0.7 ms
 }
 
 // NetworkNamespace has the container's network namespace opened as soon as it is there, before the

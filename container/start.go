@@ -95,7 +95,7 @@ func (m *maker) look() (err error) {
 	if m.nested = sys.InUserNamespace(); m.nested {
 		m.birth = newBirthplace()
 	}
-	m.host, err = findHierarchies()
+	m.host, err = openHierarchies()
 	return err
 }
 
@@ -106,11 +106,6 @@ func (m *maker) prepare() (err error) {
 	}
 	if m.namespaces, err = openNamespaces(m.spec); err != nil {
 		return err
-	}
-	if m.host.unified.mount == "" {
-		if err := m.host.mountOwn(); err != nil {
-			return err
-		}
 	}
 	// A cgroup is nothing of the thread's, and takes about as long as the rest.
 	ready := make(chan error, 1)

@@ -17,6 +17,7 @@ import (
 	"github.com/tarnfs/tarn/engine"
 	"github.com/tarnfs/tarn/internal/format"
 	"github.com/tarnfs/tarn/internal/rootless"
+	"github.com/tarnfs/tarn/internal/sys"
 	"github.com/tarnfs/tarn/ociruntime"
 )
 
@@ -42,14 +43,12 @@ func run() int {
 	if status, done := withoutRoot(os.Args[1:]); done {
 		return status
 	}
-	// The first signal asks the command to end and clean up, a second one ends the program.
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop)
 	a := &app{version: version}
 	if isRun(os.Args[1:]) {
+		sys.GrowStack()
 		a.reserved = engine.Reserve()
 	}
+	ctx := untilSignal()
 	cmd, err := newRootCmd(a, os.Args[1:]).ExecuteContextC(ctx)
 	if err == nil {
 		return 0
@@ -60,6 +59,20 @@ func run() int {
 	}
 	complain(os.Stderr, err)
 	return status
+}
+
+// untilSignal gives a context that ends with the first signal that asks the command to end and clean up; a second one ends
+// the program. It does not wait until they are caught, which is a third of a millisecond ([signal.NotifyContext] does).
+func untilSignal() context.Context {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	go func() {
+		signals := make(chan os.Signal, 1)
+		signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+		got := <-signals
+		signal.Stop(signals)
+		cancel(fmt.Errorf("%s signal received", got))
+	}()
+	return ctx
 }
 
 // exitError is an error that says which status to exit with.

@@ -100,6 +100,7 @@ func OnMainThread() bool { return unix.Gettid() == unix.Getpid() }
 func OnOwnThread(f func()) {
 	go func() {
 		runtime.LockOSThread() // never unlocked, so that the thread ends
+		GrowStack()
 		if !OnMainThread() {
 			f()
 			return
