@@ -51,7 +51,7 @@ func run(ctx context.Context, args []string) error {
 	if os.Getenv(privateEnv) == "" {
 		return runPrivately(ctx, args)
 	}
-	lab, err := newLab(*tarn, *runs)
+	lab, err := newLab(ctx, *tarn, *runs)
 	if err != nil {
 		return err
 	}
