@@ -17,7 +17,7 @@ import (
 
 // LogOptions selects what of a container's output is given.
 type LogOptions struct {
-	Follow       bool      // wait for more, until the container ends
+	Follow       bool      // wait for more, until the container ends or Until has come
 	Since, Until time.Time // zero: no bound
 	Tail         int       // so many lines at the end; negative for all
 }
@@ -60,7 +60,7 @@ func (e *Engine) Logs(ctx context.Context, key string, opts LogOptions, do func(
 		} else if errors.Is(err, io.EOF) {
 			more, err = opts.Follow, nil
 			if more {
-				more, err = l.await(ctx)
+				more, err = l.await(ctx, opts.Until)
 			}
 		}
 		if err != nil {
@@ -179,8 +179,8 @@ func (l *logReader) next() (*LogLine, error) {
 	return nil, io.EOF
 }
 
-// await waits until there may be more, and tells whether there can be.
-func (l *logReader) await(ctx context.Context) (bool, error) {
+// await waits until there may be more, and tells whether there can be: not after a time, if that is not zero.
+func (l *logReader) await(ctx context.Context, until time.Time) (bool, error) {
 	if l.ended {
 		return false, nil
 	}
@@ -189,12 +189,17 @@ func (l *logReader) await(ctx context.Context) (bool, error) {
 		return true, err
 	}
 	now := l.c.refreshed()
-	if !now.Running() && now.State.Status != StatusRestarting || now.gone() {
+	past := !until.IsZero() && !time.Now().Before(until)
+	if past || !now.Running() && now.State.Status != StatusRestarting || now.gone() {
 		l.ended = true // one more look: it may have written before
 		return true, nil
 	}
 	// A monitor that was killed writes nothing that wakes us.
-	bounded, cancel := context.WithTimeout(ctx, time.Second)
+	wake := time.Now().Add(time.Second)
+	if !until.IsZero() && until.Before(wake) {
+		wake = until
+	}
+	bounded, cancel := context.WithDeadline(ctx, wake)
 	defer cancel()
 	err = l.watch.Wait(bounded)
 	if ctx.Err() != nil {

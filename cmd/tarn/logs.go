@@ -55,7 +55,7 @@ A container that was run in the foreground with --rm has no log. Times are as
 		ValidArgsFunction: complete(1, a.containerNames),
 	}
 	flags := cmd.Flags()
-	flags.BoolVarP(&follow, "follow", "f", false, "wait for more, until the container ends")
+	flags.BoolVarP(&follow, "follow", "f", false, "wait for more, until the container ends or --until has come")
 	flags.StringVar(&since, "since", "", "print only what is not older than `time`")
 	flags.StringVar(&until, "until", "", "print only what is not newer than `time`")
 	flags.StringVarP(&tail, "tail", "n", "all", "print only so many lines at the end: a `number`, or all")
