@@ -124,7 +124,7 @@ func (c *cgroup) makeUnified(h hierarchies, name string, l *limits) error {
 	if len(l.controllers)+len(l.unified.Unified) == 0 {
 		return nil // none that we may use
 	}
-	return fmt.Errorf("limits need a cgroup of one's own: %w", err)
+	return needsCgroup(err)
 }
 
 func (c *cgroup) makeUnifiedAt(h hierarchies, dir string, l *limits) error {
@@ -135,6 +135,11 @@ func (c *cgroup) makeUnifiedAt(h hierarchies, dir string, l *limits) error {
 	var err error
 	c.fd, err = sys.OpenPath(dir)
 	return err
+}
+
+// needsCgroup says what a limit takes that this program may not make.
+func needsCgroup(err error) error {
+	return fmt.Errorf("limits need a cgroup of one's own: %w (without root, one that was given away, as by 'systemd-run --user --scope')", err)
 }
 
 // makeLegacy makes a cgroup in the hierarchy of a controller of version 1.
@@ -155,7 +160,7 @@ func (c *cgroup) makeLegacy(h hierarchies, name, controller string) error {
 		}
 	}
 	if mayNot(err) {
-		err = fmt.Errorf("limits need a cgroup of one's own: %w", err)
+		err = needsCgroup(err)
 	}
 	return err
 }

@@ -44,7 +44,8 @@ func (o *UsernsOptions) parse() (mode string, mappings *IDMappings, err error) {
 	named := o.SubUIDName != "" || o.SubGIDName != ""
 	switch {
 	case (explicit || named || o.Mode != "") && o.Mode != usernsHost && sys.InUserNamespace():
-		return "", nil, fmt.Errorf("%w: users of a container's own are for root: without, the kernel does not show files with other owners", ErrOption)
+		return "", nil, fmt.Errorf("%w: users of a container's own are for root: only to the machine's root the kernel shows files with other owners (idmapped mounts). "+
+			"Without --userns, root in the container is you, and all others are numbers that are yours", ErrOption)
 	case explicit && named, (explicit || named) && o.Mode != "" && o.Mode != usernsPrivate:
 		return "", nil, fmt.Errorf("%w: one of --userns, --uidmap and --subuidname says who the container's users are, not several", ErrOption)
 	case explicit:

@@ -24,6 +24,7 @@ type ordinary struct {
 	t           *testing.T
 	name, dir   string
 	host, world *os.File // network namespaces
+	cgroups     []string // where what the user runs is
 }
 
 func newOrdinary(t *testing.T) *ordinary {
@@ -136,8 +137,10 @@ func (u *ordinary) end() {
 func (u *ordinary) try(script string) (string, error) {
 	u.t.Helper()
 	preamble := fmt.Sprintf("cd; mkdir -p -m 700 run; export PATH=%s/bin:$PATH XDG_RUNTIME_DIR=$HOME/run BUSYBOX=%s/busybox.tar; set -eu\n", u.dir, u.dir)
-	const asUser = `mount --bind "$1/resolv.conf" /etc/resolv.conf; mount --bind "$1/tun" /dev/net/tun; exec nsenter --net=/proc/self/fd/3 su --login "$2" -c "$3"`
-	cmd := exec.CommandContext(u.t.Context(), "unshare", "--mount", "sh", "-ec", asUser, "sh", u.dir, u.name, preamble+script)
+	const asUser = `mount --bind "$1/resolv.conf" /etc/resolv.conf; mount --bind "$1/tun" /dev/net/tun; user=$2 script=$3; shift 3
+		for cgroup; do echo $$ > "$cgroup/cgroup.procs"; done; exec nsenter --net=/proc/self/fd/3 su --login "$user" -c "$script"`
+	args := append([]string{"--mount", "sh", "-ec", asUser, "sh", u.dir, u.name, preamble + script}, u.cgroups...)
+	cmd := exec.CommandContext(u.t.Context(), "unshare", args...)
 	cmd.ExtraFiles = []*os.File{u.host}
 	out, err := cmd.CombinedOutput()
 	return string(out), err
@@ -181,6 +184,9 @@ func TestRootless(t *testing.T) {
 	require.Contains(t, u.run("tarn ps"), "bg")
 	require.Equal(t, "0\n", u.run("tarn exec bg id -u"))
 	require.Contains(t, u.run("tarn exec bg sh -c 'echo in > /file'; tarn cp bg:/file f; cat f; stat -c %U f"), "in\n"+u.name)
+	// Should the process that keeps them be killed, they are found by another that is in them.
+	u.run("kill -9 $(cut -d ' ' -f 1 run/tarn/pause)")
+	require.Equal(t, "0\n", u.run("tarn exec bg id -u"))
 	u.run("tarn stop -t 0 bg; tarn start bg; tarn exec bg cat /file; tarn rm -f bg")
 	require.Equal(t, "kept\n", u.run("tarn run --rm -v data:/data box sh -c 'echo kept > /data/x'; tarn run --rm -v data:/data box cat /data/x"))
 	require.Contains(t, u.run("tarn run --rm --network host box ls /sys/class/net"), "lo")

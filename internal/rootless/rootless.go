@@ -132,76 +132,49 @@ func namespaces(ctx context.Context, run string) (users, mounts *os.File, err er
 		return nil, nil, err
 	}
 	path := filepath.Join(run, "pause")
-	if text, err := os.ReadFile(path); err == nil {
-		if users, mounts, err := open(string(text)); err == nil {
-			return users, mounts, nil
+	text, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, err
+	}
+	k, known := parseKeeper(string(text))
+	if known {
+		users, mounts, err := k.open()
+		if !errors.Is(err, os.ErrProcessDone) {
+			return users, mounts, err // others would be without the containers that run in these
 		}
-	} else if !errors.Is(err, fs.ErrNotExist) {
+		k, known = k.successor()
+	}
+	if !known {
+		if k, err = pause(ctx); err != nil {
+			return nil, nil, err
+		}
+	}
+	if err := os.WriteFile(path, []byte(k.String()), 0o600); err != nil {
 		return nil, nil, err
 	}
-	id, err := pause(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := os.WriteFile(path, []byte(id), 0o600); err != nil {
-		return nil, nil, err
-	}
-	return open(id)
-}
-
-// identity names a process for good: its number, and when it was started.
-func identity(pid int) (string, error) {
-	start, dead, err := sys.ProcessStart(pid)
-	if err == nil && dead {
-		err = fmt.Errorf("process %d: %w", pid, os.ErrProcessDone)
-	}
-	return fmt.Sprintf("%d %d", pid, start), err
-}
-
-// open opens the namespaces of the process that id names.
-func open(id string) (users, mounts *os.File, err error) {
-	number, _, _ := strings.Cut(id, " ")
-	pid, err := strconv.Atoi(number)
-	if err != nil {
-		return nil, nil, err
-	}
-	if users, err = sys.OpenNamespace(fmt.Sprintf("/proc/%d/ns/user", pid), sys.NewUser); err != nil {
-		return nil, nil, err
-	}
-	if mounts, err = sys.OpenNamespace(fmt.Sprintf("/proc/%d/ns/mnt", pid), sys.NewMount); err != nil {
-		return nil, nil, errors.Join(err, users.Close())
-	}
-	// If it still is that process now, those are its namespaces.
-	now, err := identity(pid)
-	if err == nil && now != id {
-		err = os.ErrProcessDone
-	}
-	if err != nil {
-		return nil, nil, errors.Join(err, users.Close(), mounts.Close())
-	}
-	return users, mounts, nil
+	return k.open()
 }
 
 // pause makes the namespaces, with a process that keeps them, and names that.
-func pause(ctx context.Context) (string, error) {
+func pause(ctx context.Context) (k keeper, err error) {
 	self, err := os.Executable()
 	if err != nil {
-		return "", err
+		return k, err
 	}
 	wait, release, err := os.Pipe()
 	if err != nil {
-		return "", err
+		return k, err
 	}
 	defer wait.Close()
 	defer release.Close()
 	told, tell, err := os.Pipe()
 	if err != nil {
-		return "", err
+		return k, err
 	}
 	defer told.Close()
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
-		return "", err
+		return k, err
 	}
 	defer null.Close()
 	p := &sys.Program{}
@@ -220,10 +193,10 @@ func pause(ctx context.Context) (string, error) {
 	child, err := sys.Spawn(sys.NewUser, nil, p)
 	_ = tell.Close()
 	if err != nil {
-		return "", fmt.Errorf("make a user namespace: %w (see user_namespaces(7), and 'sysctl user.max_user_namespaces kernel.unprivileged_userns_clone')", err)
+		return k, fmt.Errorf("make a user namespace: %w (see user_namespaces(7), and 'sysctl user.max_user_namespaces kernel.unprivileged_userns_clone')", err)
 	}
 	defer child.Close()
-	id, err := "", mapUsers(ctx, child.Pid)
+	err = mapUsers(ctx, child.Pid)
 	if err == nil {
 		_, err = release.Write([]byte{1})
 	}
@@ -232,12 +205,12 @@ func pause(ctx context.Context) (string, error) {
 		err = errors.Join(err, child.Failure())
 	}
 	if err == nil {
-		id, err = identity(child.Pid)
+		k, err = keeperOf(child.Pid)
 	}
 	if err != nil {
 		child.Kill()
 	}
-	return id, err
+	return k, err
 }
 
 // mapUsers has the machine's set-user-ID helpers map the user to root, and those that it may give to others to
