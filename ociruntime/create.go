@@ -65,6 +65,8 @@ func (r *runtime) create(ctx context.Context, c *creation) (_ *held, spec *specs
 	if c.bundle, err = filepath.Abs(c.bundle); err != nil {
 		return nil, nil, nil, err
 	}
+	made := container.Reserve() // its thread finds its way while the specification is read
+	defer func() { err = errors.Join(err, made.Close()) }()
 	spec, text, err := readSpec(filepath.Join(c.bundle, configFile))
 	if err != nil {
 		return nil, nil, nil, err
@@ -98,7 +100,7 @@ func (r *runtime) create(ctx context.Context, c *creation) (_ *held, spec *specs
 	if h.Rootfs, err = rootfs(c.bundle, spec); err != nil {
 		return nil, nil, nil, err
 	}
-	if p, err = c.start(ctx, h, spec); err != nil {
+	if p, err = c.start(ctx, h, spec, made); err != nil {
 		return nil, nil, nil, err
 	}
 	if err := c.publish(h, p, text); err != nil {
@@ -126,7 +128,7 @@ func (c *creation) check(spec *specs.Spec) error {
 }
 
 // start makes the container and its process.
-func (c *creation) start(ctx context.Context, h *held, spec *specs.Spec) (p *container.Process, err error) {
+func (c *creation) start(ctx context.Context, h *held, spec *specs.Spec, made *container.Container) (p *container.Process, err error) {
 	cfg, err := c.prepare(spec.Process, c.detach)
 	if err != nil {
 		return nil, err
@@ -143,8 +145,7 @@ func (c *creation) start(ctx context.Context, h *held, spec *specs.Spec) (p *con
 		}
 		defer cfg.Failure.Close()
 	}
-	made := container.New(spec)
-	defer func() { err = errors.Join(err, made.Close()) }()
+	made.Make(spec)
 	if cfg.Root, err = container.OpenRoot(h.Rootfs); err != nil {
 		return nil, fmt.Errorf("root file system: %w", err)
 	}
