@@ -144,6 +144,9 @@ func (e *Engine) Networks(ctx context.Context, filter NetworkFilter) ([]*network
 	if err := e.networks.Collect(); err != nil {
 		return nil, err
 	}
+	if sys.InUserNamespace() {
+		return nil, nil // there are none for who is not root
+	}
 	if _, err := e.networks.Find(ctx, network.Default); err != nil && !errors.Is(err, network.ErrUnable) {
 		return nil, err
 	}

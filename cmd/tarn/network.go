@@ -21,7 +21,8 @@ func newNetworkCmd(a *app) *cobra.Command {
 
 Containers of one network reach each other, in networks other than "bridge" also by name.
 From one network to another nothing leads but published ports. "bridge" is the network of
-containers that ask for none; it is made when it is first used.`,
+containers that ask for none; it is made when it is first used. Networks are for root: without,
+each container has the host's by pasta, see 'tarn run --help'.`,
 		Example: `  tarn network create backend
   tarn run --rm --network backend --name db debian sleep 1000
   tarn run --rm --network backend debian getent hosts db

@@ -261,7 +261,7 @@ func TestRootlessNetworkRefused(t *testing.T) {
 		require.Equal(t, 1, strings.Count(said, "\n"), "%s: %s", command, said)
 	}
 	require.Equal(t, "lo\n", u.run("PATH="+u.dir+"/bin:few tarn run --rm --network none box ls /sys/class/net"))
-	require.Empty(t, u.run("tarn ps -aq"))
+	require.Empty(t, u.run("tarn ps -aq; tarn network ls -q; tarn network prune -f"))
 
 	// Without a way out, pasta cannot do anything.
 	u.in(u.host, "ip", "link", "set", "up0", "down")
