@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -135,16 +136,16 @@ func (ns *Networks) whoHas(m PortMapping, port uint16) error {
 	if !m.HostIP.IsValid() {
 		at = netip.AddrPortFrom(netip.IPv4Unspecified(), port)
 	}
-	all, err := ns.List()
-	if err != nil {
+	keepers, err := os.ReadDir(ns.keepers())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	for _, n := range all {
-		endpoints, err := ns.Endpoints(n)
+	for _, k := range keepers {
+		places, err := ns.Of(k.Name())
 		if err != nil {
 			return err
 		}
-		for _, e := range endpoints {
+		for _, e := range places {
 			for _, p := range e.Ports {
 				if p.HostPort == port && p.Proto == m.Proto {
 					return fmt.Errorf("bind for %s failed: port is %w (by container %s)", at, ErrTaken, e.Name)

@@ -206,7 +206,7 @@ func TestRootlessNetwork(t *testing.T) {
 		`tarn inspect -f '{{.HostConfig.NetworkMode}} {{range $k, $v := .NetworkSettings.Networks}}{{$k}} {{$v.IPAddress}} {{$v.IPPrefixLen}} {{$v.Gateway}} {{$v.GlobalIPv6Address}}{{end}}' web`))
 	require.Equal(t, "0.0.0.0:8080->80/tcp, [::]:8080->80/tcp, 127.0.0.1:8081->80/tcp, [::1]:8082->80/tcp, 0.0.0.0:5353->5353/udp, [::]:5353->5353/udp, 443/tcp\n",
 		u.run("tarn ps --format '{{.Ports}}'"))
-	require.Contains(t, u.fails("tarn run --rm -p 8080:80 box true"), "bind for 0.0.0.0:8080 failed")
+	require.Contains(t, u.fails("tarn run --rm -p 8080:80 box true"), "bind for 0.0.0.0:8080 failed: port is already allocated (by container web)")
 	require.Contains(t, u.fails("tarn run --rm -p 80:80 box true"), "ip_unprivileged_port_start")
 	require.Contains(t, u.fails("tarn run --rm -p 1:1/sctp box true"), "tcp and udp only")
 
