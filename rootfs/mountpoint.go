@@ -54,7 +54,16 @@ func Mounted(path string) (bool, error) {
 // Unmount takes away what MountAt attached, and the directory. ErrNotMounted says that nothing was
 // there, ErrBusy that someone has a file open in it or works in it.
 func Unmount(path string) error {
-	err := sys.Unmount(path)
+	parent, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return fmt.Errorf("unmount %s: %w: %w", path, ErrNotMounted, err)
+	}
+	defer drop(parent)
+	// Nobody mounts there before the directory is gone.
+	if err := sys.WaitFlock(parent, true); err != nil {
+		return fmt.Errorf("unmount %s: %w", path, err)
+	}
+	err = sys.Unmount(path)
 	switch {
 	case notMounted(err):
 		return fmt.Errorf("unmount %s: %w", path, ErrNotMounted)
