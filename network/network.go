@@ -231,9 +231,6 @@ func (ns *Networks) ensure(n *Network) error {
 			return unable(err)
 		}
 	}
-	if err := firewall.Admit(n.Device); err != nil {
-		return unable(err)
-	}
 	made, err := firewall.Ensure(n.rules())
 	if err != nil || !made {
 		return unable(err)

@@ -1,6 +1,6 @@
 // Package firewall keeps the host's packet filter as networks need it: one table "tarn" of nftables, which
 // nobody else's rules know of, and which touches no packet that has nothing to do with a network of ours. (In
-// iptables' own chains it adds two rules for each network, and only where those would drop all: see [Admit].)
+// iptables' own chains it adds two rules for each network, and only where those would drop all: see foreign.go.)
 //
 // A network has two chains, which decide by its bridge about what is forwarded to it and which addresses are
 // translated; a published port is one element of a map. So adding and removing are one transaction each,
@@ -50,12 +50,15 @@ const (
 	boundMap     = "bound"     // of one
 )
 
-// Ensure makes a network's chains, and the table, unless they are there. It reports whether they had
-// to be made: then nothing is published any more.
+// Ensure makes a network's chains, and the table, unless they are there, and has other's chains admit its packets (see
+// foreign.go). It reports whether they had to be made: then nothing is published any more.
 func Ensure(n Network) (made bool, err error) {
 	c, err := nftables.New()
 	if err != nil {
 		return false, explained("set up network "+n.Bridge, err)
+	}
+	if err := changeForeign(c, n.Bridge, admit); err != nil {
+		return false, err
 	}
 	// It is made in the transaction that makes all else. Why it cannot be listed, the library does not say
 	// so that it could be told apart; if it is not that it is missing, what follows fails as well.
@@ -102,7 +105,7 @@ func Remove(n Network) error {
 	for _, name := range []string{forwardChain(n.ID), natChain(n.ID)} {
 		c.DelChain(&nftables.Chain{Table: table(), Name: name})
 	}
-	return errors.Join(withdraw(n.Bridge), explained("remove network "+n.Bridge, ignoreMissing(c.Flush())))
+	return errors.Join(explained("remove network "+n.Bridge, ignoreMissing(c.Flush())), changeForeign(c, n.Bridge, dismiss))
 }
 
 // Publish leads ports of the host to containers, all of them or none.

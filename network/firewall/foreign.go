@@ -7,20 +7,10 @@ import (
 	"github.com/google/nftables/expr"
 )
 
-// Admit has the FORWARD chains that iptables keeps (table filter, of IPv4 and IPv6) let a network's packets
-// through, where their policy is to drop what no rule of theirs decides: Docker and ufw set that policy, and a
-// packet has to pass all chains, not ours alone. The rules are the last ones there, so what somebody forbids
-// explicitly stays forbidden; what may come to the network at all, its own chain decides.
-func Admit(bridge string) error { return changeForeign(bridge, admit) }
-
-// withdraw takes these rules back.
-func withdraw(bridge string) error { return changeForeign(bridge, dismiss) }
-
-func changeForeign(bridge string, change func(*nftables.Conn, *nftables.Chain, []*nftables.Rule, string) error) error {
-	c, err := nftables.New()
-	if err != nil {
-		return explained("look at the packet filter", err)
-	}
+// changeForeign changes the FORWARD chains that iptables keeps (table filter, of IPv4 and IPv6), where their policy is to
+// drop what no rule of theirs decides: Docker and ufw set that policy, and a packet has to pass all chains, not
+// ours alone.
+func changeForeign(c *nftables.Conn, bridge string, change func(*nftables.Conn, *nftables.Chain, []*nftables.Rule, string) error) error {
 	for _, family := range []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6} {
 		// As in Ensure: an error is nearly always that it is not there.
 		chain, err := c.ListChain(&nftables.Table{Name: "filter", Family: family}, "FORWARD")
@@ -39,6 +29,8 @@ func changeForeign(bridge string, change func(*nftables.Conn, *nftables.Chain, [
 	return explained("change the rules of iptables for "+bridge, c.Flush())
 }
 
+// admit has a chain let a network's packets through. The rules are the last ones there, so what somebody forbids explicitly
+// stays forbidden; what may come to the network at all, its own chain decides.
 func admit(c *nftables.Conn, chain *nftables.Chain, rules []*nftables.Rule, bridge string) error {
 	for _, key := range []expr.MetaKey{expr.MetaKeyIIFNAME, expr.MetaKeyOIFNAME} {
 		if len(admitting(rules, key, bridge)) == 0 {
@@ -48,6 +40,7 @@ func admit(c *nftables.Conn, chain *nftables.Chain, rules []*nftables.Rule, brid
 	return nil
 }
 
+// dismiss takes these rules back.
 func dismiss(c *nftables.Conn, chain *nftables.Chain, rules []*nftables.Rule, bridge string) error {
 	for _, key := range []expr.MetaKey{expr.MetaKeyIIFNAME, expr.MetaKeyOIFNAME} {
 		for _, r := range admitting(rules, key, bridge) {
