@@ -16,25 +16,12 @@ func SendFile(path string, f *os.File) error { return SendFileWith(path, []byte(
 
 // SendFileWith is [SendFile] with other data.
 func SendFileWith(path string, data []byte, f *os.File) error {
-	socket, err := OpenSource(path)
+	socket, err := ConnectUnix(path)
 	if err != nil {
 		return err
 	}
 	defer socket.Close()
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("socket: %w", err)
-	}
-	defer unix.Close(fd) //nolint:errcheck // what was sent has arrived
-	// By descriptor: an address has place for 107 bytes, a path may have more.
-	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: FDPath(socket)}); err != nil {
-		return &os.PathError{Op: "connect", Path: path, Err: err}
-	}
-	defer runtime.KeepAlive(f)
-	if err := unix.Sendmsg(fd, data, unix.UnixRights(int(f.Fd())), nil, 0); err != nil {
-		return &os.PathError{Op: "sendmsg", Path: path, Err: err}
-	}
-	return nil
+	return SendFiles(socket, data, f)
 }
 
 // AwaitNoReader waits until nobody has the other end of a fifo open for reading.

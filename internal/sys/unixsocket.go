@@ -1,7 +1,6 @@
 package sys
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -44,6 +43,7 @@ func ConnectUnix(path string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("socket: %w", err)
 	}
+	// By descriptor: an address has place for 107 bytes, a path may have more.
 	err = unix.Connect(fd, &unix.SockaddrUnix{Name: FDPath(socket)})
 	if err == nil {
 		err = unix.SetNonblock(fd, true)
@@ -93,8 +93,11 @@ func SendFiles(socket *os.File, data []byte, files ...*os.File) error {
 		return sendErr != unix.EAGAIN
 	})
 	if err == nil && sendErr == nil && n < len(data) {
-		err = io.ErrShortWrite
+		sendErr = io.ErrShortWrite
 	}
 	runtime.KeepAlive(files)
-	return errors.Join(err, os.NewSyscallError("sendmsg", sendErr))
+	if sendErr != nil {
+		return &os.PathError{Op: "sendmsg", Path: socket.Name(), Err: sendErr}
+	}
+	return err
 }
