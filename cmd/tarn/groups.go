@@ -13,11 +13,17 @@ import (
 // only if the arguments name the group, since that takes time.
 func newGroupCmd(args []string, cmd *cobra.Command, members func() []*cobra.Command) *cobra.Command {
 	name, _, _ := strings.Cut(cmd.Use, " ")
-	cmd.Args, cmd.RunE = cobra.ArbitraryArgs, helpOrUnknown
 	if slices.Contains(args, name) {
-		cmd.AddCommand(members()...)
+		return withMembers(cmd, members()...)
 	}
-	for _, sub := range cmd.Commands() {
+	return withMembers(cmd)
+}
+
+// withMembers makes a command that only has others below it.
+func withMembers(cmd *cobra.Command, members ...*cobra.Command) *cobra.Command {
+	cmd.Args, cmd.RunE = cobra.ArbitraryArgs, helpOrUnknown
+	cmd.AddCommand(members...)
+	for _, sub := range members {
 		sub.DisableFlagsInUseLine, sub.GroupID = true, ""
 	}
 	return cmd

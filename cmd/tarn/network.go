@@ -13,7 +13,7 @@ import (
 )
 
 func newNetworkCmd(a *app) *cobra.Command {
-	cmd := &cobra.Command{
+	return withMembers(&cobra.Command{
 		Use:     "network COMMAND",
 		GroupID: groupContainers,
 		Short:   "Make, list and remove networks, and put containers into them",
@@ -27,15 +27,8 @@ each container has the host's by pasta, see 'tarn run --help'.`,
   tarn run --rm --network backend --name db debian sleep 1000
   tarn run --rm --network backend debian getent hosts db
   tarn network inspect -f '{{json .Containers}}' backend`,
-		Args: cobra.ArbitraryArgs,
-		RunE: helpOrUnknown,
-	}
-	cmd.AddCommand(newNetworkConnectCmd(a), newNetworkCreateCmd(a), newNetworkDisconnectCmd(a), newNetworkInspectCmd(a),
+	}, newNetworkConnectCmd(a), newNetworkCreateCmd(a), newNetworkDisconnectCmd(a), newNetworkInspectCmd(a),
 		newNetworkLsCmd(a), newNetworkPruneCmd(a), newNetworkRmCmd(a))
-	for _, sub := range cmd.Commands() {
-		sub.DisableFlagsInUseLine = true
-	}
-	return cmd
 }
 
 func newNetworkCreateCmd(a *app) *cobra.Command {

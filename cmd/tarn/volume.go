@@ -12,7 +12,7 @@ import (
 )
 
 func newVolumeCmd(a *app) *cobra.Command {
-	cmd := &cobra.Command{
+	return withMembers(&cobra.Command{
 		Use:     "volume COMMAND",
 		GroupID: groupStore,
 		Short:   "Make, list and remove volumes",
@@ -25,14 +25,7 @@ for the first time.`,
   tarn run --rm -v data:/var/lib/app debian ls -l /var/lib/app
   tarn volume ls --filter dangling=true
   tarn volume rm data`,
-		Args: cobra.ArbitraryArgs,
-		RunE: helpOrUnknown,
-	}
-	cmd.AddCommand(newVolumeCreateCmd(a), newVolumeInspectCmd(a), newVolumeLsCmd(a), newVolumePruneCmd(a), newVolumeRmCmd(a))
-	for _, sub := range cmd.Commands() {
-		sub.DisableFlagsInUseLine = true
-	}
-	return cmd
+	}, newVolumeCreateCmd(a), newVolumeInspectCmd(a), newVolumeLsCmd(a), newVolumePruneCmd(a), newVolumeRmCmd(a))
 }
 
 func newVolumeCreateCmd(a *app) *cobra.Command {
