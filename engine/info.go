@@ -45,10 +45,10 @@ type Feature struct {
 // Info asks the store and the kernel.
 func (e *Engine) Info(ctx context.Context) (*Info, error) {
 	info := &Info{
-		DockerRootDir: e.Store.Root(), RunDir: e.Store.Run(), LoggingDriver: LogJSON, CgroupDriver: "cgroupfs",
+		DockerRootDir: e.Store.Root(), RunDir: e.Store.Run(), LoggingDriver: LogLocal, CgroupDriver: "cgroupfs",
 		SecurityOptions: []string{"name=seccomp,profile=builtin"}, OSType: runtime.GOOS, NCPU: runtime.NumCPU(),
 	}
-	err := errors.Join(e.countContainers(ctx, info), e.countImages(ctx, info), e.describeDriver(info), describeMachine(info))
+	err := errors.Join(e.countContainers(ctx, info), e.countImages(info), e.describeDriver(info), describeMachine(info))
 	for _, f := range sys.Features() {
 		info.Features = append(info.Features, Feature{f.Name, f.Since, f.Has()})
 		if !f.Has() {
@@ -77,9 +77,9 @@ func (e *Engine) countContainers(ctx context.Context, info *Info) error {
 	return err
 }
 
-func (e *Engine) countImages(ctx context.Context, info *Info) error {
-	list, err := e.Images(ctx, ImageFilter{All: true})
-	info.Images = len(list)
+func (e *Engine) countImages(info *Info) error {
+	records, err := e.Store.Images()
+	info.Images = len(records)
 	return err
 }
 
