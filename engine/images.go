@@ -75,7 +75,13 @@ func (e *Engine) Images(ctx context.Context, filter ImageFilter) ([]ImageRow, er
 			return nil, fmt.Errorf("filter reference=%s: %w", pattern, err)
 		}
 	}
-	earliest, latest, err := e.period(filter)
+	times, err := newPeriod(filter.Since, filter.Before, func(ref string) (time.Time, error) {
+		img, err := e.Image(ref)
+		if err != nil {
+			return time.Time{}, err
+		}
+		return img.Config.CreatedAt(), nil
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -89,8 +95,7 @@ func (e *Engine) Images(ctx context.Context, filter ImageFilter) ([]ImageRow, er
 	}
 	var selected []ImageRow
 	for _, row := range rows {
-		inTime := (earliest.IsZero() || row.Created.After(earliest)) && (latest.IsZero() || row.Created.Before(latest))
-		if inTime && filter.selects(row) && (filter.All || !row.isStepOfAny(rows)) {
+		if times.has(row.Created) && filter.selects(row) && (filter.All || !row.isStepOfAny(rows)) {
 			selected = append(selected, row)
 		}
 	}
@@ -121,24 +126,6 @@ func (e *Engine) imageRows() ([]ImageRow, error) {
 		rows = append(rows, row)
 	}
 	return rows, nil
-}
-
-// period gives the times between which an image must have been made; zero is no limit.
-func (e *Engine) period(f ImageFilter) (earliest, latest time.Time, err error) {
-	for _, limit := range []struct {
-		ref  string
-		time *time.Time
-	}{{f.Since, &earliest}, {f.Before, &latest}} {
-		if limit.ref == "" {
-			continue
-		}
-		img, err := e.Image(limit.ref)
-		if err != nil {
-			return earliest, latest, err
-		}
-		*limit.time = img.Config.CreatedAt()
-	}
-	return earliest, latest, nil
 }
 
 // isStepOfAny tells whether the image has no name and was only a step on the way to another one.

@@ -117,10 +117,7 @@ func ParseNetworkFilter(options []string, now time.Time) (NetworkFilter, error) 
 		case "until":
 			f.Before, err = parseTime(value, now)
 		case "dangling":
-			f.Dangling = new(value == "true" || value == "1")
-			if !slices.Contains([]string{"true", "false", "1", "0"}, value) {
-				err = fmt.Errorf("%w: use true or false", ErrOption)
-			}
+			err = parseTruth(value, func(yes bool) { f.Dangling = &yes })
 		default:
 			err = fmt.Errorf("%w: use name, id, driver, label, label!, until or dangling", ErrOption)
 		}
@@ -134,7 +131,7 @@ func (f *NetworkFilter) selects(n *network.Network, used bool) bool {
 		(len(f.IDs) == 0 || slices.ContainsFunc(f.IDs, func(id string) bool { return strings.HasPrefix(n.ID, id) })) &&
 		(len(f.Drivers) == 0 || slices.Contains(f.Drivers, n.Driver)) &&
 		hasLabels(n.Labels, f.Labels) &&
-		!slices.ContainsFunc(f.NotLabels, func(l string) bool { return hasLabels(n.Labels, []string{l}) }) &&
+		!hasAnyLabel(n.Labels, f.NotLabels) &&
 		(f.Before.IsZero() || n.Created.Before(f.Before)) &&
 		(f.Dangling == nil || *f.Dangling == !used)
 }

@@ -63,7 +63,7 @@ func parseTime(text string, now time.Time) (time.Time, error) {
 // selects tells whether an image that could go is to go.
 func (f *PruneFilter) selects(row ImageRow) bool {
 	return (f.All || row.Dangling()) && (f.Until.IsZero() || row.Created.Before(f.Until)) && hasLabels(row.Labels, f.Labels) &&
-		!slices.ContainsFunc(f.Unlabels, func(label string) bool { return hasLabels(row.Labels, []string{label}) })
+		!hasAnyLabel(row.Labels, f.Unlabels)
 }
 
 // Pruned says what goes, or went.

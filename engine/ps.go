@@ -73,11 +73,7 @@ func (f *ContainerFilter) add(key, value string) error {
 	case "since":
 		f.Since = value
 	case "should-start-on-boot": // podman's
-		wanted, err := strconv.ParseBool(value)
-		if err != nil {
-			return fmt.Errorf("%w: use true or false", ErrOption)
-		}
-		f.OnBoot = append(f.OnBoot, wanted)
+		return parseTruth(value, func(yes bool) { f.OnBoot = append(f.OnBoot, yes) })
 	default:
 		return fmt.Errorf("%w: use id, name, status, exited, label, ancestor, volume, network, before, since, health, restart-policy or should-start-on-boot", ErrOption)
 	}
@@ -91,7 +87,13 @@ func (e *Engine) Containers(ctx context.Context, filter ContainerFilter) ([]*Con
 	if err != nil {
 		return nil, err
 	}
-	earliest, latest, err := e.lifetimes(ctx, filter)
+	times, err := newPeriod(filter.Since, filter.Before, func(key string) (time.Time, error) {
+		c, err := e.container(ctx, key)
+		if err != nil {
+			return time.Time{}, err
+		}
+		return c.Created, nil
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -117,29 +119,11 @@ func (e *Engine) Containers(ctx context.Context, filter ContainerFilter) ([]*Con
 		if err != nil {
 			return nil, err
 		}
-		if selected && (earliest.IsZero() || c.Created.After(earliest)) && (latest.IsZero() || c.Created.Before(latest)) {
+		if selected && times.has(c.Created) {
 			list = append(list, c)
 		}
 	}
 	return list, e.networks.Collect()
-}
-
-// lifetimes gives when containers were made that the filter names.
-func (e *Engine) lifetimes(ctx context.Context, f ContainerFilter) (since, before time.Time, err error) {
-	for _, limit := range []struct {
-		key  string
-		time *time.Time
-	}{{f.Since, &since}, {f.Before, &before}} {
-		if limit.key == "" {
-			continue
-		}
-		c, err := e.container(ctx, limit.key)
-		if err != nil {
-			return since, before, err
-		}
-		*limit.time = c.Created
-	}
-	return since, before, nil
 }
 
 // collect does for a container what its own tarn would have done at its end, unless someone else just

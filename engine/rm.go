@@ -58,9 +58,7 @@ func (e *Engine) RemoveContainer(ctx context.Context, key string, opts RemoveOpt
 func (e *Engine) PrunableContainers(ctx context.Context, filter PruneFilter) ([]*Container, error) {
 	all, err := e.Containers(ctx, ContainerFilter{Statuses: []string{StatusCreated, StatusExited}, All: true, Labels: filter.Labels})
 	return slices.DeleteFunc(all, func(c *Container) bool {
-		labels := c.Settings.Config.Labels
-		return !filter.Until.IsZero() && !c.Created.Before(filter.Until) ||
-			slices.ContainsFunc(filter.Unlabels, func(label string) bool { return hasLabels(labels, []string{label}) })
+		return !filter.Until.IsZero() && !c.Created.Before(filter.Until) || hasAnyLabel(c.Settings.Config.Labels, filter.Unlabels)
 	}), err
 }
 

@@ -344,24 +344,12 @@ func ParseVolumeFilter(options []string) (f VolumeFilter, err error) {
 	})
 }
 
-func parseTruth(value string, set func(bool)) error {
-	switch value {
-	case "1", "true":
-		set(true)
-	case "0", "false":
-		set(false)
-	default:
-		return fmt.Errorf("%w: want true or false", ErrOption)
-	}
-	return nil
-}
-
 func (f *VolumeFilter) selects(v *Volume) bool {
 	return (len(f.Names) == 0 || slices.ContainsFunc(f.Names, func(part string) bool { return strings.Contains(v.Name, part) })) &&
 		(len(f.Drivers) == 0 || slices.Contains(f.Drivers, volumeDriver)) &&
 		(f.Dangling == nil || *f.Dangling == (len(v.Users) == 0)) &&
 		hasLabels(v.Labels, f.Labels) &&
-		!slices.ContainsFunc(f.Unlabels, func(label string) bool { return hasLabels(v.Labels, []string{label}) })
+		!hasAnyLabel(v.Labels, f.Unlabels)
 }
 
 // VolumeReport is a volume as "docker volume inspect" prints it.
